@@ -1,0 +1,151 @@
+"""Where the arithmetic happens, in which number format, and in how many processes: the one place that knows.
+
+One process on a CPU is the plain case: every collective below then returns what it was given. Of several, started
+by torchrun, each takes its share of a step's rows; the adapter's gradient is one vector: a step is one all-reduce.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Product = Callable[[Tensor], Tensor]
+Item = TypeVar("Item")
+
+_FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_AMPERE = (8, 0)  # the first compute capability with bf16 products; a T4 is 7.5
+
+
+class PlacementError(Exception):
+    """One line: the hardware that was asked for is not there."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A training process's device, the format of its products, and its place among `processes`."""
+
+    device: torch.device
+    dtype: torch.dtype
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def number_format(self) -> str:
+        return _name(self.dtype)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process's part; it may be empty."""
+        return items[self.rank :: self.processes]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up `values` over all processes, in place."""
+        if self.processes > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, value: float) -> float:
+        """The first process's value, for decisions on which all must agree."""
+        if self.processes == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, src=0)
+        return shared.item()
+
+
+def place(number_format: str | None, device: str = "cpu") -> Placement:
+    """Take this process's part of `device`, "cpu" or "cuda"; `number_format` None means the fastest one here.
+
+    Raises:
+        PlacementError: torch sees no such GPU.
+    """
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        if local >= torch.cuda.device_count():
+            seen = torch.cuda.device_count()
+            raise PlacementError(
+                f"process {local} needs a GPU of its own, and torch {torch.__version__} sees {seen}"
+            )
+        torch.cuda.set_device(local)
+        where, backend = torch.device("cuda", local), "nccl"
+    else:
+        where, backend = torch.device("cpu"), "gloo"
+    if processes > 1:
+        dist.init_process_group(backend)
+    chosen = [number_format or _name(_fastest_on_gpu(where) if device == "cuda" else fastest_format())]
+    if processes > 1:
+        dist.broadcast_object_list(chosen, src=0)  # each has measured for itself
+    return Placement(where, _FORMATS[chosen[0]], rank, processes)
+
+
+def leave() -> None:
+    """End the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _fastest_on_gpu(device: torch.device) -> torch.dtype:
+    """bf16 where the GPU has it, else fp16 (which needs loss scaling: `loss_scale.py`)."""
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= _AMPERE else torch.float16
+
+
+def fastest_format() -> torch.dtype:
+    """bf16 where its matrix products are clearly faster than fp32's.
+
+    Processors without bf16 instructions emulate them several times slower than fp32, so asking for the instruction
+    set is not enough and measuring is: 930 against 210 GFLOP/s on a Zen 5 core pair.
+    """
+    return (
+        torch.bfloat16
+        if _product_seconds(torch.bfloat16) * 1.5 < _product_seconds(torch.float32)
+        else torch.float32
+    )
+
+
+def products(weight: Tensor) -> tuple[Product, Product]:
+    """x [T, in] -> x W^T and y [T, out] -> y W for a frozen weight W [out, in], the fastest way there is here.
+
+    torch leaves fp32 products on a CPU to MKL. On two Zen 3 cores oneDNN, with the weight in its own layout, is
+    faster where the outputs are many (130 instead of 68 to 94 GFLOP/s), and other work on the machine slows it
+    down less (to 60 instead of 35). It costs a second copy of the weight: one for each direction.
+    """
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        return _packed(weight), _packed(weight.t().contiguous())
+    return lambda x: torch.nn.functional.linear(x, weight), lambda y: y @ weight
+
+
+def _packed(weight: Tensor) -> Product:
+    layout = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, layout, None, "none", [], "")
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """Processor time of a product on one thread, the shortest of several: other work on the machine has no say."""
+    x, w = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        best = float("inf")
+        for _ in range(10):
+            begin = time.thread_time()
+            torch.nn.functional.linear(x, w)
+            best = min(best, time.thread_time() - begin)
+    finally:
+        torch.set_num_threads(threads)
+    return best

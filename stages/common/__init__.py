@@ -1,0 +1,1 @@
+"""What several stages share: configuration, paths, files, errors, the chat format, llama.cpp, metrics."""

@@ -1,0 +1,42 @@
+"""Ask the model in hand to correct one line, as the clients do.
+
+    python -m stages.common.ask 'gti stauts'
+    python -m stages.common.ask --shell powershell 'Get-Porcess'
+
+In: the first quant of the size that params.yaml names, made by `dvc repro`. Out: the answer on standard output.
+"""
+
+import argparse
+from pathlib import Path
+
+from stages.common.chat import SHELLS, render_prompt
+from stages.common.cli import run_stage
+from stages.common.config import evaluate_params, model_size
+from stages.common.files import read_json
+from stages.common.llama_cpp import tool
+from stages.common.paths import CACHE, ModelPaths
+from stages.common.server import serve
+
+_CONTEXT = 1024
+
+
+def ask(executable: Path, model: Path, shell: str, line: str, max_tokens: int) -> str:
+    """What the model answers to a line typed in that shell. Raises `PipelineError` where the server fails."""
+    log = CACHE / "logs" / "ask.log"
+    with serve(executable, model, slots=1, context=_CONTEXT, log=log) as server:
+        return server.complete(render_prompt(shell, line), max_tokens).rstrip()
+
+
+def main() -> None:
+    """Print the answer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shell", choices=SHELLS, default="bash")
+    parser.add_argument("line", help="the mistyped line, quoted")
+    asked = parser.parse_args()
+    quants = ModelPaths(model_size()).quants
+    model = quants / next(iter(read_json(quants / "quants.json").values()))
+    print(ask(tool("llama-server"), model, asked.shell, asked.line, evaluate_params().max_tokens))
+
+
+if __name__ == "__main__":
+    run_stage("ask", main)

@@ -1,0 +1,72 @@
+"""The edge of every stage: one lock, one place where errors become one line and an exit status."""
+
+import errno
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.common.errors import PipelineError
+from stages.common.processes import die_with_parent
+
+_LOCKS = Path(".cache/locks")
+_LOCK_PATIENCE_S = 20.0  # a killed stage needs a moment to let go of a large allocation
+
+
+@contextmanager
+def stage_lock(stage: str) -> Iterator[None]:
+    """Hold the stage's lock, so that no stage runs twice at once in one work tree.
+
+    Raises:
+        PipelineError: another process holds it and does not let go.
+    """
+    _LOCKS.mkdir(parents=True, exist_ok=True)
+    with (_LOCKS / f"{stage}.lock").open("a+") as file:
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise PipelineError(
+                        f"{stage}: already running here as process {file.read().strip() or 'unknown'}; "
+                        "wait for it or end it, then run again"
+                    ) from None
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def one_line(error: Exception) -> str:
+    """The line a user reads for an error that a stage can meet; unknown errors are not swallowed here."""
+    if isinstance(error, OSError):
+        where = f" on {error.filename}" if error.filename else ""
+        if error.errno == errno.ENOSPC:
+            return f"the disk is full{where}; free some space and run again: finished stages are kept"
+        return f"{error.strerror or error}{where}"
+    return " ".join(str(error).split("\n"))
+
+
+def run_stage(stage: str, main: Callable[[], None]) -> None:
+    """Run a stage's `main` and end the process: 0 when it returns, one line and a status on an error it foresaw.
+
+    A `SystemExit` raised by `main` keeps its status. Any other exception is a defect of ours and keeps its
+    traceback.
+    """
+    die_with_parent()
+    try:
+        with stage_lock(stage):
+            main()
+    except (PipelineError, OSError) as error:
+        print(f"{stage}: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(error.exit_status if isinstance(error, PipelineError) else 1)
+    except KeyboardInterrupt:
+        print(f"{stage}: stopped; run again to go on", file=sys.stderr)
+        sys.exit(130)

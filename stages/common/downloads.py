@@ -1,0 +1,52 @@
+"""Packages from PyPI, through pip (so that its index, proxy and certificate settings hold), verified by sha256."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from stages.common.errors import PipelineError
+from stages.common.files import sha256_file
+from stages.common.paths import CACHE
+from stages.common.processes import run_tool
+
+
+def pip_download(package: str, version: str, sha256: str, *, source: bool = False) -> Path:
+    """Fetch one package file without its dependencies into `.cache/downloads/` and return its path.
+
+    A file that is there already is verified again and not fetched. Nothing takes its final name before its
+    digest is checked.
+
+    Args:
+        source: the sdist instead of a wheel.
+
+    Raises:
+        PipelineError: pip cannot fetch it, or its digest is not `sha256`.
+    """
+    kept = CACHE / "downloads" / sha256
+    if kept.is_dir():
+        [file] = kept.iterdir()
+        if sha256_file(file) == sha256:
+            return file
+        file.unlink()
+        kept.rmdir()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {package} {version} from PyPI", flush=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as folder:
+        form = "--no-binary" if source else "--only-binary"
+        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        run_tool(
+            [*argv, form, package, "--dest", folder, f"{package}=={version}"],
+            what=f"fetching {package} {version} from PyPI",
+        )
+        [file] = Path(folder).iterdir()
+        found = sha256_file(file)
+        if found != sha256:
+            raise PipelineError(
+                f"{file.name}: corrupted download: sha256 {found[:12]}… instead of {sha256[:12]}…; run again, and "
+                "if it comes again, look at your pip index"
+            )
+        arrived = Path(folder, "whole")
+        arrived.mkdir()
+        file.rename(arrived / file.name)
+        arrived.rename(kept)
+    return kept / file.name

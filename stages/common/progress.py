@@ -1,0 +1,107 @@
+"""Long-running programs with a progress bar that reads the program's own output."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stages.common.errors import PipelineError
+from stages.common.processes import die_with_parent
+
+_FULL_BYTES = 4 << 20  # what is left of a disk on which a model's next tensor did not fit
+_TAIL = 1 << 12  # characters kept to find a counter that the pipe has cut in two
+
+
+def follow_tool(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    what: str,
+    counter: re.Pattern[str],
+    total: int | re.Pattern[str] | None = None,
+    log: Path,
+    blame: re.Pattern[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    writes: Path | None = None,
+    keep_open: Sequence[int] = (),
+) -> str:
+    """Run a program to its end under a progress bar; return what it wrote (both streams), also kept in `log`.
+
+    Args:
+        what: the work, for the bar and for the error ("quantizing to Q4_K_M").
+        counter: finds the program's own count of work done: group 1, of `total` or else of group 2.
+        total: the number that stands for all work, or what finds it in the output (group 1).
+        blame: finds the line that says why the program failed; its last line where there is none.
+        writes: the folder that it writes to, asked for free space when it fails: few programs name a full disk.
+        keep_open: file descriptors to pass on, so that a lock lives as long as the program does.
+
+    Raises:
+        PipelineError: it fails or cannot be started.
+        OSError: it met a full disk (`ENOSPC`).
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
+            pass_fds=tuple(keep_open),
+            preexec_fn=die_with_parent,
+        )
+    except OSError as error:
+        raise PipelineError(f"{what}: cannot start {argv[0]}: {error.strerror}") from None
+    try:
+        _show(process, what, counter, total, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
+    output = log.read_text(encoding="utf-8", errors="replace")
+    if process.returncode != 0:
+        if "No space left on device" in output or (writes and _is_full(writes)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(writes or log.parent))
+        raise PipelineError(f"{what}: {Path(argv[0]).name} failed: {_reason(output, blame)} (all of it: {log})")
+    return output
+
+
+def _show(
+    process: subprocess.Popen[bytes],
+    what: str,
+    counter: re.Pattern[str],
+    total: int | re.Pattern[str] | None,
+    log: Path,
+) -> None:
+    """Move the bar along with the counters in the program's output until the output ends."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants lines, not a film
+    tail = ""
+    known = total if isinstance(total, int) else None
+    with log.open("wb") as kept, tqdm(total=known, desc=what, mininterval=interval) as bar:
+        while piece := os.read(process.stdout.fileno(), 1 << 16):
+            kept.write(piece)
+            tail = (tail + piece.decode("utf-8", "replace"))[-_TAIL:]
+            if isinstance(total, re.Pattern) and (announced := total.search(tail)):
+                bar.total = int(announced[1])
+            if counted := list(counter.finditer(tail)):
+                if counter.groups > 1:
+                    bar.total = int(counted[-1][2])
+                bar.update(int(counted[-1][1]) - bar.n)
+    process.wait()
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < _FULL_BYTES
+
+
+def _reason(output: str, blame: re.Pattern[str] | None) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    blamed = [line for line in lines if blame and blame.search(line)]
+    return (blamed[:1] or lines[-1:] or ["it printed nothing"])[0]

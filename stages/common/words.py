@@ -1,0 +1,71 @@
+"""A command line as words and as simple commands, without expanding anything; close enough for all six shells.
+
+Quotes stay on their words. Operators, redirections, parentheses and the braces of a block are words of their own.
+"""
+
+import re
+
+_QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*\""""
+_WORD = re.compile(
+    rf"""
+    \d*>&\d | \d*>>? | <<?<? | &&|\|\||\|&|[|;&] | \$\(|[()`]    # redirections and operators
+    | [{{}}](?=[\s;]|$)                                          # the braces of a block, not of an expansion
+    | (?: {_QUOTED} | \\. | [^\s'"|;&<>()`] )+ | ['"]            # words; a quote without its partner
+    """,
+    re.VERBOSE,
+)
+_SEPARATORS = frozenset(["&&", "||", "|", "|&", ";", "&", "$(", "(", ")", "`", "{", "}"])
+_RUN_AS = frozenset(["sudo", "doas", "pkexec", "gsudo", "env"])
+_RUN = frozenset(["time", "nohup", "nice", "exec", "command", "builtin", "xargs", "watch"])
+_KEYWORDS = frozenset(["do", "then", "else"])
+_PREFIXES = _RUN_AS | _RUN | _KEYWORDS
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_QUOTED_WHOLE = re.compile(rf"{_QUOTED}")
+
+
+def words(command: str) -> list[str]:
+    """The words of a command line, operators among them, quotes kept."""
+    return _WORD.findall(command)
+
+
+def unquote(word: str) -> str:
+    """The word without the pair of quotes around it."""
+    return word[1:-1] if _QUOTED_WHOLE.fullmatch(word) else word
+
+
+def simple_commands(command: str) -> list[list[str]]:
+    """The simple commands of a line, each a list of words that starts with a command word.
+
+    A prefix such as `sudo` starts one, and so does the word after it: `sudo apt update` gives
+    `[sudo, apt, update]` and `[apt, update]`. Assignments before a command word are left out.
+    """
+    found: list[list[str]] = []
+    current: list[str] = []
+    for word in [*words(command), ";"]:
+        if word not in _SEPARATORS:
+            current.append(word)
+        elif current:
+            while len(current) > 1 and _ASSIGNMENT.match(current[0]):
+                current = current[1:]
+            found.append(current)
+            while len(current) > 1 and current[0].lower() in _PREFIXES:
+                current = current[1:]
+                found.append(current)
+            current = []
+    return found
+
+
+def quoted_lines(command: str) -> list[str]:
+    """The quoted texts of a line that may be lines themselves, as in `sh -c "..."` and `ssh host "..."`."""
+    texts = [(word, unquote(word)) for word in words(command)]
+    return [inner for word, inner in texts if inner is not word and " " in inner]
+
+
+def command_names(command: str) -> set[str]:
+    """The names of the commands of a line, as `command_name` gives them."""
+    return {command_name(simple[0]) for simple in simple_commands(command)}
+
+
+def command_name(word: str) -> str:
+    """A command word in lower case, without quotes, folder and `.exe`."""
+    return unquote(word).replace("\\", "/").rsplit("/", 1)[-1].lower().removesuffix(".exe")

@@ -1,0 +1,152 @@
+"""Generate: command lines with one mistake each and their correction, and correct ones that stay as they are.
+
+In: `data/grammar/*.json`, the tables in `data/*.yaml`, `data/popularity.json`, the golden cases (which no row may
+repeat); params `data` and `seed`.
+Out: `data/generated.jsonl`, one row a line (`messages` and `meta`), shares exact by shell and family.
+Alone: `python -m stages.generate`
+
+Every row has its own random numbers, seeded by its shell, family and index, so that a row depends on no other of
+its shell but for duplicates, and the file is the same byte for byte for the same seed and tables. The shells are
+made side by side, one process each.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from stages.common import config
+from stages.common.chat import system_prompt
+from stages.common.cli import run_stage
+from stages.common.errors import PipelineError
+from stages.common.files import replace_file
+from stages.common.golden import golden_inputs
+from stages.common.paths import GENERATED
+from stages.common.processes import die_with_parent
+from stages.generating.grammar import build_grammar
+from stages.generating.rows import Example, ShellGenerator
+from stages.generating.tables import Tables, read_tables
+
+_REPORT_EVERY = 500
+"""Rows between two movements of the progress bar."""
+
+
+def quotas(rows: int, shells: Mapping[str, float], families: Mapping[str, float]) -> dict[tuple[str, str], int]:
+    """How many rows each (shell, family) gets: largest remainders, so that they add up to `rows`."""
+    exact = {(s, f): rows * a * b for s, a in shells.items() for f, b in families.items()}
+    counts = {key: int(value) for key, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda key: (counts[key] - exact[key], key))
+    for key in by_remainder[: rows - sum(counts.values())]:
+        counts[key] += 1
+    return counts
+
+
+def generate(tables: Tables, params: config.DataParams, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all shells. Raises `PipelineError` when a family cannot fill its quota in a shell."""
+    for shell in params.shells:
+        yield from generate_shell(shell, tables, params, seed)
+
+
+def generate_shell(shell: str, tables: Tables, params: config.DataParams, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one shell, family by family. Raises as `generate` does."""
+    grammar = build_grammar(shell, tables.grammars, frozenset(tables.sampling["wrappers"]))
+    generator = ShellGenerator(grammar, tables, params, seed, golden_inputs())
+    for (of_shell, family), count in quotas(params.rows, params.shells, params.families).items():
+        if of_shell != shell:
+            continue
+        for index in range(count):
+            example = generator.example(family, index)
+            if example is None:
+                raise PipelineError(
+                    f"data: family {family} in {shell}: only {index} of {count} rows could be made without "
+                    "repetition; add lines to the tables in data/, or lower data.rows or the share in params.yaml"
+                )
+            yield as_row(shell, family, example)
+
+
+def as_row(shell: str, family: str, example: Example) -> dict[str, Any]:
+    """The row of one example: three messages and what it is."""
+    accept = {"accept": list(example.accept)} if example.accept else {}
+    return {
+        "messages": [
+            {"role": "system", "content": system_prompt(shell)},
+            {"role": "user", "content": example.typed},
+            {"role": "assistant", "content": example.answer},
+        ],
+        "meta": {
+            "shell": shell,
+            "family": family,
+            "kind": example.kind,
+            "tool": example.tool,
+            "source": example.source,
+            "group": example.group,
+            **accept,
+        },
+    }
+
+
+_made: Any = None
+"""In a worker: how many rows all workers have made."""
+
+
+def _start_worker(made: Any) -> None:
+    global _made
+    _made = made
+    die_with_parent()
+
+
+def _write_shell(shell: str, params: config.DataParams, seed: int, out: Path) -> None:
+    """Write one shell's rows to `out`, in a worker."""
+    with out.open("w", encoding="utf-8", newline="\n") as file:
+        for number, row in enumerate(generate_shell(shell, read_tables(), params, seed), start=1):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if number % _REPORT_EVERY == 0:
+                with _made.get_lock():
+                    _made.value += _REPORT_EVERY
+
+
+def write_shells(params: config.DataParams, seed: int, folder: Path) -> list[Path]:
+    """A file of rows a shell, made side by side, the longest first; the files in the order of the shells."""
+    made = multiprocessing.Value("q", 0)
+    files = {shell: folder / f"{shell}.jsonl" for shell in params.shells}
+    with (
+        ProcessPoolExecutor(os.cpu_count(), initializer=_start_worker, initargs=(made,)) as pool,
+        tqdm(total=params.rows, desc="rows", unit="row") as bar,
+    ):
+        longest_first = sorted(files, key=lambda shell: -params.shells[shell])
+        running: set[Future[None]] = {
+            pool.submit(_write_shell, shell, params, seed, files[shell]) for shell in longest_first
+        }
+        while running:
+            done, running = wait(running, timeout=0.5)
+            bar.update(made.value - bar.n)
+            for future in done:
+                if future.exception() is not None:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                future.result()
+        bar.update(params.rows - bar.n)
+    return list(files.values())
+
+
+def main() -> None:
+    """Write `data/generated.jsonl`."""
+    GENERATED.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".generating.partial-", dir=GENERATED.parent) as scratch:
+        files = write_shells(config.data_params(), config.seed(), Path(scratch))
+        with replace_file(GENERATED, "wb") as out:
+            for path in files:
+                with path.open("rb") as part:
+                    shutil.copyfileobj(part, out)
+
+
+if __name__ == "__main__":
+    run_stage("generate", main)

@@ -1,0 +1,1 @@
+"""The parts of the generate stage: grammars read, command lines sampled, mistakes made in them."""

@@ -1,0 +1,251 @@
+"""Correct command lines: everyday ones out of templates, others drawn from the grammar itself.
+
+A template is a line with `{slots}`; `data/slots.yaml` gives a slot's values, `data/popularity.json` says how
+often a tool is drawn. A grammar line is a tool, a subcommand, up to three harmless options and the arguments
+for which some slot has values; what has none is not drawn, so that no value is made up.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from stages.generating.grammar import Argument, Grammar, Node, Option
+
+_SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_SLOT_CHARS = 8  # of a slot's value, about
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One correct line, and the template or the grammar place it came from (to limit repetition)."""
+
+    line: str
+    origin: str
+
+
+class Weighted:
+    """Draws keys in proportion to their weights, in the order given."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._keys = list(weights)
+        total = 0.0
+        self._cumulative = [total := total + weight for weight in weights.values()]
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def draw(self, rng: Random) -> str:
+        """One key."""
+        return rng.choices(self._keys, cum_weights=self._cumulative)[0]
+
+
+class Slots:
+    """The values of slots in one shell."""
+
+    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+        self._values = {name: tuple(map(str, choices)) for name, choices in values.items()}
+
+    def fill(self, template: str, rng: Random) -> str:
+        """The template with every known slot filled; a slot named twice gets two different values."""
+        used: set[str] = set()
+
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name not in self._values:
+                return match.group()
+            fresh = [choice for choice in self._values[name] if choice not in used]
+            found = rng.choice(fresh or self._values[name])
+            used.add(found)
+            return found
+
+        return _SLOT.sub(value, template)
+
+
+class Everyday:
+    """Draws from the templates of one shell: a tool by popularity, then one of its templates.
+
+    A template whose second word is a popular subcommand is drawn oftener, in proportion to that popularity; one
+    that is longer by `brevity` characters less often by a factor of e.
+    """
+
+    def __init__(
+        self,
+        templates: Mapping[str, Sequence[str]],
+        weights: Mapping[str, float],
+        shares: Mapping[str, Mapping[str, float]],
+        slots: Slots,
+        brevity: float = math.inf,
+    ) -> None:
+        self._templates = {
+            tool: Weighted(
+                {line: _subcommand_share(line, shares.get(tool, {})) * _shortness(line, brevity) for line in lines}
+            )
+            for tool, lines in templates.items()
+            if lines
+        }
+        self._tools = Weighted({tool: weights.get(tool, 1.0) for tool in self._templates})
+        self._slots = slots
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The tools that have templates."""
+        return tuple(self._templates)
+
+    def draw(self, rng: Random) -> Draw:
+        """One line of a tool drawn by popularity."""
+        template = self._templates[self._tools.draw(rng)].draw(rng)
+        return Draw(self._slots.fill(template, rng), template)
+
+    def draw_single(self, tool: str, rng: Random) -> Draw | None:
+        """A line of that tool that is one command; None where there is none."""
+        if tool not in self._templates:
+            return None
+        template = self._templates[tool].draw(rng)
+        if re.search(r"[|;&<>{(](?![a-z])", template):
+            return None
+        return Draw(self._slots.fill(template, rng), template)
+
+
+def _shortness(line: str, brevity: float) -> float:
+    return math.exp(-len(_SLOT.sub("x" * _SLOT_CHARS, line)) / brevity)
+
+
+def _subcommand_share(line: str, shares: Mapping[str, float]) -> float:
+    words = line.split()
+    return shares.get(words[1], 1.0) if len(words) > 1 else 1.0
+
+
+class FromGrammar:
+    """Draws lines from the grammar of one shell."""
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        weights: Mapping[str, float],
+        subcommand_weights: Mapping[str, Mapping[str, float]],
+        slots: Slots,
+        table: Mapping,
+        counts: Mapping[tuple[str, ...], int],
+        everyday: Everyday,
+    ) -> None:
+        """`counts` tells in how many everyday lines an option stands: (tool, ..., option) -> lines."""
+        self._grammar = grammar
+        found = {tool: grammar.command(tool) for tool in weights if tool not in table["skip"]}
+        nodes = {tool: node for tool, node in found.items() if node}
+        self._tools = Weighted({tool: weights[tool] for tool in nodes})
+        self._subcommands = {
+            tool: Weighted({name: share for name, share in shares.items() if name in nodes[tool].subcommands})
+            for tool, shares in subcommand_weights.items()
+            if tool in nodes
+        }
+        self._slots = slots
+        self._by_name = {name: slot for slot, names in table["slots"].items() for name in names}
+        self._by_template = table["templates"]
+        self._option_counts = table["option_counts"]
+        self._plain_option = re.compile(table["plain_option"])
+        self._everyday_bonus = table["everyday_bonus"]
+        self._counts = counts
+        self._everyday = everyday
+        self._extended = frozenset(table["extended_sources"])
+        self._common = frozenset(table["common_options"])
+        self._options_after: dict[str, Weighted] = {}
+
+    def draw(self, rng: Random) -> Draw | None:
+        """One line of a tool drawn by popularity; None where its grammar asks for a value that no slot has."""
+        tool = self._tools.draw(rng)
+        node = self._grammar.command(tool)
+        if node is None:
+            return None
+        if node.source in self._extended:
+            return self._extend(tool, node, rng)
+        words, path = [node.name], node.name
+        shares = self._subcommands.get(tool)
+        if node.subcommands:
+            if not shares:
+                return None
+            name = shares.draw(rng)
+            node = node.subcommands[name]
+            words.append(name)
+            path += " " + name
+            if node.subcommands:
+                return None
+        options = self._options(path, node, rng)
+        arguments = self._arguments(node.arguments, rng)
+        if arguments is None:
+            return None
+        return Draw(" ".join([*words, *options, *arguments]), path)
+
+    def _extend(self, tool: str, node: Node, rng: Random) -> Draw | None:
+        """An everyday line with one more option: the grammar of such tools does not say what must be given."""
+        draw = self._everyday.draw_single(tool, rng)
+        usable = self._usable(node.name, node)
+        if draw is None or not usable:
+            return None
+        spelling = usable.draw(rng)
+        if spelling in self._common or f" {spelling} " in f"{draw.line} ":
+            return None
+        words = [draw.line, spelling]
+        if node.options[spelling].takes_value:
+            words.append(self._value(node.options[spelling], rng))
+        return Draw(" ".join(words), f"{draw.origin} {spelling}")
+
+    def _options(self, path: str, node: Node, rng: Random) -> list[str]:
+        count = rng.choices(range(len(self._option_counts)), weights=self._option_counts)[0]
+        usable = self._usable(path, node)
+        words: list[str] = []
+        taken: set[tuple[str, ...]] = set()
+        for _ in range(count if usable else 0):
+            spelling = usable.draw(rng)
+            option = node.options[spelling]
+            if option.spellings in taken:
+                continue
+            taken.add(option.spellings)
+            words.append(spelling)
+            if option.takes_value:
+                words.append(self._value(option, rng))
+        return words
+
+    def _usable(self, path: str, node: Node) -> Weighted:
+        """The harmless options after `path`, those that everyday lines have far more often."""
+        if path not in self._options_after:
+            self._options_after[path] = Weighted(
+                {
+                    spelling: 1.0 + self._everyday_bonus * self._counts[(*path.split(), spelling.lower())]
+                    for spelling, option in node.options.items()
+                    if self._is_usable(spelling, option)
+                }
+            )
+        return self._options_after[path]
+
+    def _is_usable(self, spelling: str, option: Option) -> bool:
+        if option.dangerous or option.optional_value or not self._plain_option.fullmatch(spelling):
+            return False
+        if option.choices:
+            return all(re.fullmatch(r"[\w.:-]+", choice) for choice in option.choices)
+        return not option.takes_value or self._slot(option.argument, "") is not None
+
+    def _value(self, option: Option, rng: Random) -> str:
+        if option.choices:
+            return rng.choice(option.choices)
+        return self._slots.fill(self._slot(option.argument, "") or "", rng)
+
+    def _arguments(self, arguments: Sequence[Argument], rng: Random) -> list[str] | None:
+        words = []
+        for argument in arguments[:2]:
+            if argument.optional and rng.random() < 0.6:
+                continue
+            slot = self._slot(argument.name, argument.template)
+            if slot is None:
+                if argument.optional:
+                    continue
+                return None
+            words.append(self._slots.fill(slot, rng))
+        return words
+
+    def _slot(self, name: str, template: str) -> str | None:
+        """The template of the values for an argument of that name in the grammar, or of that kind."""
+        return self._by_name.get(name.lower()) or self._by_template.get(template)

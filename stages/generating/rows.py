@@ -1,0 +1,258 @@
+"""One shell's examples: a correct line is drawn, a mistake is made in it, and the pair is checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from stages.common.config import DataParams
+from stages.common.danger import added_danger
+from stages.generating.candidates import Candidates
+from stages.generating.commands import Draw, Weighted
+from stages.generating.grammar import Grammar
+from stages.generating.lines import COMMAND, SUBCOMMAND, Word, annotate
+from stages.generating.mistakes import SINGLE, TWO_OPERATIONS, Typist
+from stages.generating.requests import Requests
+from stages.generating.skeleton import group_key, mask, named_key
+from stages.generating.slips import PERMISSION, Slips
+from stages.generating.sources import CommandPopularity, CorrectLines, known_components
+from stages.generating.tables import Tables, system_of
+from stages.generating.typos import Typos
+from stages.generating.wrong_options import WrongOptions, synonym_table
+
+NONE = "none"
+TYPO = "typo"  # in data/slips.yaml: one of the typing kinds
+_TYPING = (*SINGLE, TWO_OPERATIONS)
+_ROLES = ("command", "subcommand", "option")
+"""The families whose typos a chained line may carry too."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What is typed, what is right, what else would be, and what the row says about them."""
+
+    typed: str
+    answer: str
+    kind: str
+    tool: str
+    source: str
+    group: str
+    accept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mistaken:
+    """A correct line, what was typed for it, the group where the texts alone do not tell it, other answers."""
+
+    typed: str
+    draw: Draw
+    words: list[Word]
+    group: str | None = None
+    accept: tuple[str, ...] = ()
+
+
+class ShellGenerator:
+    """Makes the examples of one shell, none twice."""
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        tables: Tables,
+        params: DataParams,
+        seed: int,
+        kept_back: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
+        """`kept_back`: (shell, typed line) of cases that no row may have."""
+        self._grammar, self._params = grammar, params
+        self._origins: Counter[str] = Counter()
+        self._shell, self._table = grammar.shell, tables.sampling
+        self._seed = f"{seed}:{grammar.shell}"
+        popularity = CommandPopularity(grammar, tables)
+        self._lines = CorrectLines(grammar, popularity, tables, params)
+        typist = Typist.from_table(tables.mistakes)
+        self._typos = Typos(
+            grammar,
+            typist,
+            tables.mistakes,
+            Candidates.of(popularity.of_commands(), fold=grammar.fold),
+            Candidates.of(known_components(tables, self._shell), fold=grammar.fold),
+            popularity.after,
+        )
+        protected = frozenset(tables.mistakes["protected"])
+        self._wrong_options = WrongOptions(
+            grammar, synonym_table(tables, grammar), tables.mistakes["real_flags"], protected
+        )
+        self._slips = Slips(tables.slips, grammar)
+        self._requests = Requests(tables.requests, self._shell, tables.slots, tables.sampling["requests"], typist)
+        self._wrong_subcommands = _inverted(tables.wrong_subcommands)
+        self._kinds = Kinds(
+            tables.mistakes,
+            tables.slips["weights"],
+            system_of(self._shell),
+            {kind for kind in tables.slips["rewrites"] if not self._lines.chains(kind, self._slips.fits).tools},
+        )
+        self._typed = {typed for shell, typed in kept_back if shell == self._shell}
+
+    def example(self, family: str, index: int) -> Example | None:
+        """The example of that family and index; None when no attempt gave a new one that can be undone."""
+        first = Random(f"{self._seed}:{family}:{index}")
+        kind = self._kinds.draw(family, first)
+        is_heldout = self._lines.has_heldout and first.random() < self._table["heldout_share"]
+        for attempt in range(self._table["attempts"]):
+            rng = Random(f"{self._seed}:{family}:{index}:{attempt}")
+            if attempt >= self._table["attempts_same_kind"]:
+                kind, is_heldout = self._kinds.draw(family, rng), False
+            made = self._request(kind, rng) if family == "request" else self._line(family, kind, is_heldout, rng)
+            if made is not None and self._is_new_and_safe(kind, made):
+                return self._accept(kind, made)
+        return None
+
+    def _line(self, family: str, kind: str, is_heldout: bool, rng: Random) -> Mistaken | None:
+        """A correct line, and what was typed for it."""
+        draw = self._drawn(family, kind, is_heldout, rng)
+        if draw is None or not self._has_room(draw):
+            return None
+        words = annotate(draw.line, self._grammar)
+        if not is_heldout and any(self._lines.is_heldout(word.text) for word in words):
+            return None
+        if kind == NONE:
+            return Mistaken(draw.line, draw, words)
+        if kind == PERMISSION:
+            slip = self._slips.denied(draw.line, rng)
+            right = Draw(f"sudo {draw.line}", draw.origin)
+            group = named_key(mask(right.line, self._grammar), PERMISSION)
+            return Mistaken(slip.typed, right, annotate(right.line, self._grammar), group)
+        if self._slips.knows(kind):
+            slip = self._slips.make(kind, draw.line, words, rng)
+            if slip is None:
+                return None
+            group = named_key(mask(draw.line, self._grammar), slip.group) if slip.group else None
+            return Mistaken(slip.typed, draw, words, group)
+        typed = self._mistaken(family, kind, draw.line, words, rng)
+        return None if typed is None else Mistaken(typed, draw, words)
+
+    def _drawn(self, family: str, kind: str, is_heldout: bool, rng: Random) -> Draw | None:
+        if kind == PERMISSION:
+            return self._lines.draw_denied(rng)
+        if is_heldout:
+            return self._lines.draw_heldout(rng)
+        if family == "chain":
+            return self._lines.chains(kind, self._slips.fits).draw(rng)
+        return self._lines.draw(family, rng)
+
+    def _request(self, kind: str, rng: Random) -> Mistaken | None:
+        """A request in plain words, and the command that answers it."""
+        request = self._requests.draw(kind, rng)
+        if request is None:
+            return None
+        draw = Draw(request.answer, request.origin[1])
+        words = annotate(draw.line, self._grammar)
+        if not self._has_room(draw) or any(self._lines.is_heldout(word.text) for word in words):
+            return None
+        return Mistaken(request.asked, draw, words, named_key(*request.origin), request.accept)
+
+    def _has_room(self, draw: Draw) -> bool:
+        """Whether the line is short enough and its template not yet in too many of the shell's rows."""
+        most = self._table["template_share_max"] * self._params.rows * self._params.shells[self._shell]
+        return len(draw.line) <= self._params.max_chars and self._origins[draw.origin] < max(most, 1)
+
+    def _mistaken(self, family: str, kind: str, line: str, words: list[Word], rng: Random) -> str | None:
+        if family == "wrong_option":
+            return self._wrong_options.make(kind, line, words, rng)
+        if kind == "wrong_subcommand":
+            return self._wrong_subcommand(line, words, rng)
+        role = rng.choice(_ROLES) if family in ("chain", "syntax") else family
+        return self._typos.make(role, kind, line, words, rng)
+
+    def _wrong_subcommand(self, line: str, words: list[Word], rng: Random) -> str | None:
+        """A synonym of the subcommand, or of the words it is the first of (`run build` typed as `build`)."""
+        for at, word in enumerate(words):
+            if word.role != SUBCOMMAND or len(word.nodes) != 1:
+                continue
+            for length in (2, 1):
+                phrase = words[at : at + length]
+                right = line[phrase[0].start : phrase[-1].end]
+                known = word.nodes[0].subcommands
+                found = [
+                    typed for typed in self._wrong_subcommands.get((word.tool, right), ()) if typed not in known
+                ]
+                if found:
+                    return line[: word.start] + rng.choice(found) + line[phrase[-1].end :]
+        return None
+
+    def _is_new_and_safe(self, kind: str, made: Mistaken) -> bool:
+        typed, answer = made.typed, made.draw.line
+        if typed in self._typed or typed != typed.strip() or len(typed) > self._params.max_chars:
+            return False
+        if len(answer) > self._params.max_chars or (typed == answer) != (kind == NONE):
+            return False
+        return not added_danger(self._shell, typed, answer)
+
+    def _accept(self, kind: str, made: Mistaken) -> Example:
+        self._typed.add(made.typed)
+        self._origins[made.draw.origin] += 1
+        main = self._main_command(made.words)
+        node = main.nodes[0] if main.nodes else None
+        answer = made.draw.line
+        return Example(
+            typed=made.typed,
+            answer=answer,
+            kind=kind,
+            tool=node.name if node else main.text,
+            source=node.source if node else "hand",
+            group=made.group or group_key(made.typed, answer, self._grammar),
+            accept=tuple(other for other in made.accept if other != answer),
+        )
+
+    def _main_command(self, words: list[Word]) -> Word:
+        """The tool kept out of training if there is one, else the first command that runs no other."""
+        commands = [word for word in words if word.role == COMMAND]
+        for word in commands:
+            if self._lines.is_heldout(word.text):
+                return word
+        for word in commands:
+            if word.tool and word.tool not in self._grammar.wrappers:
+                return word
+        return commands[0] if commands else words[0]
+
+
+class Kinds:
+    """Which kind of mistake a row gets, by family."""
+
+    def __init__(
+        self, table: Mapping[str, Any], slips: Mapping[str, Any], system: str, impossible: set[str]
+    ) -> None:
+        """`impossible`: kinds of slips for which the shell has no line."""
+        self._typing = Weighted(table["weights"])
+        self._typed = Weighted({kind: table["weights"][kind] for kind in _TYPING})
+        structural = {**table["structural"], **table["structural_by_shell"].get(system, {})}
+        self._structural = {family: Weighted(kinds) for family, kinds in structural.items()}
+        self._wrong_option = Weighted(table["wrong_option"][system])
+        self._slips = {
+            family: Weighted({k: weight for k, weight in systems[system].items() if k not in impossible})
+            for family, systems in slips.items()
+        }
+
+    def draw(self, family: str, rng: Random) -> str:
+        """A kind, in the shares of `data/mistakes.yaml` and `data/slips.yaml`."""
+        if family == "correct":
+            return NONE
+        if family == "wrong_option":
+            return self._wrong_option.draw(rng)
+        if family in self._slips:
+            kind = self._slips[family].draw(rng)
+            return self._typed.draw(rng) if kind == TYPO else kind
+        kind = self._typing.draw(rng)
+        return self._structural[family].draw(rng) if kind == "structural" else kind
+
+
+def _inverted(table: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """(tool, right) -> what is typed for it, out of tool -> {typed: right}."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for tool, pairs in table.items():
+        for wrong, right in pairs.items():
+            found.setdefault((tool, right), []).append(wrong)
+    return found

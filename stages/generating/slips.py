@@ -1,0 +1,157 @@
+"""Mistakes that are no typo of one word: a pasted prompt, a doubled word, another layout, broken operators.
+
+All of them are tables in `data/slips.yaml`. A slip comes with the name of its group where the words of the mistake
+carry values of the line, so that the same slip around another file name stays in the same split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+from stages.common.layouts import typed_on
+from stages.generating.grammar import Grammar
+from stages.generating.lines import COMMAND, OPERATOR, SUBCOMMAND, VALUE, Word
+from stages.generating.tables import system_of
+
+PERMISSION = "permission"
+_QUOTED = re.compile(r"""(?<![\w"'])(["'])([^"'`$]+)\1(?![\w"'])""")
+_LAYOUT_CHARS = 40
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A mistyped line, and what the mistake is called in its group; None: the words that differ."""
+
+    typed: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A place of a correct line by pattern, and what is typed there."""
+
+    right: re.Pattern[str]
+    typed: str
+    all: bool
+
+    def apply(self, line: str, rng: Random) -> str | None:
+        """The line with one place mistyped, or every one; None where there is none or nothing changes."""
+        places = list(self.right.finditer(line))
+        if not places:
+            return None
+        if self.all:
+            wrong = self.right.sub(self.typed, line)
+        else:
+            place = rng.choice(places)
+            wrong = line[: place.start()] + place.expand(self.typed) + line[place.end() :]
+        return wrong if wrong != line else None
+
+
+class Slips:
+    """Makes the slips of one shell."""
+
+    def __init__(self, table: Mapping[str, Any], grammar: Grammar) -> None:
+        system = system_of(grammar.shell)
+        self._grammar = grammar
+        self._prompts: Sequence[str] = table["prompts"][grammar.shell]
+        self._stray: Sequence[str] = table["stray"][system]
+        self._may_double = frozenset(word.lower() for word in table["doubled"]["valid"])
+        self._layouts = tuple(table["layouts"])
+        self._evidence: Sequence[str] = table[PERMISSION]["evidence"]
+        self._rewrites = {
+            kind: [
+                Rewrite(re.compile(entry["right"]), entry["typed"], entry.get("all", False))
+                for entry in entries
+                if grammar.shell in entry["shells"]
+            ]
+            for kind, entries in table["rewrites"].items()
+        }
+        self._whole: dict[str, Callable[[str, list[Word], Random], Slip | None]] = {
+            "prompt_literal": self._prompt_literal,
+            "doubled_word": self._doubled_word,
+            "stray_character": self._stray_character,
+            "unclosed_quote": self._unclosed_quote,
+            "word_order": self._word_order,
+            "layout_switch": self._layout_switch,
+        }
+
+    def knows(self, kind: str) -> bool:
+        """Whether the kind is made here."""
+        return kind in self._whole or kind in self._rewrites
+
+    def fits(self, kind: str, line: str) -> bool:
+        """Whether some rewrite of that kind finds a place in the line; True for the other kinds."""
+        return kind not in self._rewrites or any(rewrite.right.search(line) for rewrite in self._rewrites[kind])
+
+    def make(self, kind: str, line: str, words: list[Word], rng: Random) -> Slip | None:
+        """`line`, whose words are `words`, with that slip; None where it offers no place for it."""
+        if kind in self._whole:
+            return self._whole[kind](line, words, rng)
+        fitting = [(at, rewrite) for at, rewrite in enumerate(self._rewrites[kind]) if rewrite.right.search(line)]
+        if not fitting:
+            return None
+        at, rewrite = rng.choice(fitting)
+        wrong = rewrite.apply(line, rng)
+        return Slip(wrong, f"{kind} {at}") if wrong is not None else None
+
+    def denied(self, line: str, rng: Random) -> Slip:
+        """The line with the shell's refusal pasted behind it."""
+        return Slip(line + rng.choice(self._evidence), PERMISSION)
+
+    def _prompt_literal(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+        return Slip(rng.choice(self._prompts) + line)
+
+    def _doubled_word(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+        places = [
+            word
+            for word in words
+            if word.role in (COMMAND, SUBCOMMAND) and word.nodes and word.text.lower() not in self._may_double
+        ]
+        if not places:
+            return None
+        word = rng.choice(places)
+        return Slip(f"{line[: word.end]} {line[word.start :]}")
+
+    def _stray_character(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+        key = rng.choice(self._stray)
+        return Slip(line + key, f"stray {key}") if line[-1].isalnum() else None
+
+    def _unclosed_quote(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+        """One quote left out, or closed by the other kind."""
+        found = list(_QUOTED.finditer(line))
+        if len(found) != 1 or not found[0][2].strip():
+            return None  # beside a quoted blank a missing quote would show as a double space
+        [quoted] = found
+        mark = quoted[1]
+        other = "'" if mark == '"' else '"'
+        first, last = rng.choice([(mark, ""), (mark, ""), ("", mark), (mark, other), (other, mark)])
+        return Slip(f"{line[: quoted.start()]}{first}{quoted[2]}{last}{line[quoted.end() :]}", f"{first}…{last}")
+
+    def _word_order(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+        """Two neighbours swapped: command and subcommand, or subcommand and the value after it."""
+        if any(word.role == OPERATOR for word in words):
+            return None
+        places = []
+        for first, second in pairwise(words):
+            roles = (first.role, second.role)
+            if roles == (COMMAND, SUBCOMMAND):
+                is_valid = self._grammar.command(second.text) is not None
+            else:
+                is_valid = roles != (SUBCOMMAND, VALUE) or first.nodes[-1].subcommand(second.text, fold=True)
+            if not is_valid:
+                places.append((first, second))
+        if not places:
+            return None
+        first, second = rng.choice(places)
+        wrong = f"{line[: first.start]}{second.text} {first.text}{line[second.end :]}"
+        return Slip(wrong, f"order {first.role} {second.role}")
+
+    def _layout_switch(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+        layout = rng.choice(self._layouts)
+        wrong = typed_on(layout, line) if len(line) <= _LAYOUT_CHARS else None
+        return Slip(wrong, f"layout {layout}") if wrong is not None else None

@@ -1,0 +1,133 @@
+"""Where one shell's correct lines come from, and how popular its words are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from stages.common.config import DataParams
+from stages.generating.commands import Draw, Everyday, FromGrammar, Slots
+from stages.generating.grammar import Grammar
+from stages.generating.lines import OPTION, SUBCOMMAND, annotate
+from stages.generating.tables import Tables, chained_lines, command_weights, everyday_lines, system_of
+
+
+class CommandPopularity:
+    """How likely a command, or a word after it, is in one shell: by its weight or by its everyday lines."""
+
+    def __init__(self, grammar: Grammar, tables: Tables) -> None:
+        self._grammar = grammar
+        self.weights, self.shares = command_weights(tables, grammar.shell)
+        self._least = min(self.weights.values(), default=1.0) / 4
+        self.counts = self._everyday_counts(tables)
+
+    def _everyday_counts(self, tables: Tables) -> Counter[tuple[str, ...]]:
+        """How many everyday lines have an option or a subcommand: (tool, ..., word) -> lines."""
+        counts: Counter[tuple[str, ...]] = Counter()
+        slots, rng = Slots(tables.slots), Random(0)
+        for lines in everyday_lines(tables, self._grammar.shell).values():
+            for line in lines:
+                for word in annotate(slots.fill(line, rng), self._grammar):
+                    if word.role in (OPTION, SUBCOMMAND) and word.nodes:
+                        name = word.text.partition(self._grammar.value_separator(word.text))[0]
+                        counts[(*(node.name for node in word.nodes), name.lower())] += 1
+        return counts
+
+    def after(self, path: tuple[str, ...], word: str) -> float:
+        """The popularity of a subcommand or an option after a path such as ("git", "commit")."""
+        share = self.shares.get(path[0], {}).get(word, 0.0) if len(path) == 1 else 0.0
+        return max(share, 1.0 + 5.0 * self.counts[(*path, word.lower())])
+
+    def of_commands(self) -> dict[str, float]:
+        """Every command a reader would think of; those without a weight count little."""
+        names = dict.fromkeys(self.weights)
+        if system_of(self._grammar.shell) == "posix":
+            names |= dict.fromkeys(self._grammar.commands)
+        else:
+            native = ("cmd", "psscriptanalyzer")
+            names |= {key: None for key, node in self._grammar.commands.items() if node.source in native}
+        return {name: self.weights.get(name, self._least) for name in names}
+
+
+class CorrectLines:
+    """Draws the correct lines of one shell, by the family of example they are for."""
+
+    def __init__(
+        self, grammar: Grammar, popularity: CommandPopularity, tables: Tables, params: DataParams
+    ) -> None:
+        self._table, self._params = tables.sampling, params
+        self._heldout_names = {tool.lower() for tool in params.heldout_tools}
+        system = system_of(grammar.shell)
+        slots = Slots(tables.slots)
+        templates = everyday_lines(tables, grammar.shell)
+        weights, shares = command_weights(tables, grammar.shell, tables.sampling["popularity_power"])
+        shares = {
+            tool: {name: share ** tables.sampling["subcommand_power"] for name, share in of_tool.items()}
+            for tool, of_tool in shares.items()
+        }
+        ours = {tool: lines for tool, lines in templates.items() if not self.is_heldout(tool)}
+        heldout = {tool: lines for tool, lines in templates.items() if self.is_heldout(tool)}
+        brevity = tables.sampling["brevity_chars"]
+        self._everyday = Everyday(ours, weights, shares, slots, brevity)
+        self._heldout = Everyday(heldout, weights, shares, slots, brevity)
+        self._from_grammar = FromGrammar(
+            grammar, weights, shares, slots, tables.sampling, popularity.counts, self._everyday
+        )
+        paths = tables.known_paths[_path_system(system)]
+        known = Slots(
+            {"file": paths["files"], "folder": paths["folders"], "project": tables.known_paths["project"]}
+        )
+        self._known_paths = Everyday({"": tables.known_paths[system]["lines"]}, {}, {}, known)
+        values = {key: tables.sampling[key] for key in ("name", "own", "word", "capital")}
+        self._project = Everyday({"": tables.sampling["project"][system]}, {}, {}, Slots(values))
+        self._slots = slots
+        self._chain_templates = chained_lines(tables, grammar.shell)
+        self._chains: dict[str, Everyday] = {}
+        self._denied = Everyday({"": tables.slips["permission"]["lines"]}, {}, {}, slots)
+
+    def is_heldout(self, word: str) -> bool:
+        """Whether a word is a tool kept out of training."""
+        return word.lower() in self._heldout_names
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether this shell has everyday lines of tools kept out of training."""
+        return bool(self._heldout.tools)
+
+    def draw_heldout(self, rng: Random) -> Draw:
+        """A line of a tool kept out of training."""
+        return self._heldout.draw(rng)
+
+    def chains(self, kind: str, fits: Callable[[str, str], bool]) -> Everyday:
+        """The chained lines that offer a place for a kind of mistake; none where no template does."""
+        if kind not in self._chains:
+            lines = [line for line in self._chain_templates if fits(kind, line)]
+            self._chains[kind] = Everyday({"": lines}, {}, {}, self._slots, self._table["brevity_chars"])
+        return self._chains[kind]
+
+    def draw_denied(self, rng: Random) -> Draw:
+        """A line that needs root, without `sudo`."""
+        return self._denied.draw(rng)
+
+    def draw(self, family: str, rng: Random) -> Draw | None:
+        """A line of any other tool; None where the draw came to nothing."""
+        if family == "correct" and rng.random() < self._table["chain_share"]:
+            return self.chains("", lambda kind, line: True).draw(rng)
+        if family == "path" and rng.random() < self._table["path_share"]:
+            return self._known_paths.draw(rng)
+        if family == "correct" and rng.random() < self._table["project_share"]:
+            return self._project.draw(rng)
+        share = self._params.grammar_share * self._table["grammar_share_of"].get(family, 1.0)
+        if family != "path" and rng.random() < share:
+            return self._from_grammar.draw(rng)
+        return self._everyday.draw(rng)
+
+
+def known_components(tables: Tables, shell: str) -> dict[str, float]:
+    """The path components that everybody knows, each as likely as the other."""
+    return dict.fromkeys(map(str, tables.known_paths[_path_system(system_of(shell))]["components"]), 1.0)
+
+
+def _path_system(system: str) -> str:
+    return "posix" if system == "posix" else "windows"

@@ -1,0 +1,135 @@
+"""A correct line with a wrong option in it: a synonym, the wrong case, too few or too many dashes.
+
+The synonyms are in `data/wrong_options.yaml`; the other kinds are derived, and made only where what is typed
+is no option of the command, so that the answer is the one there is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from random import Random
+
+from stages.generating.grammar import Grammar, Node
+from stages.generating.lines import FLAGS, OPTION, Word
+from stages.generating.tables import Tables, merged, system_of
+
+
+class WrongOptions:
+    """Puts wrong options into the lines of one shell."""
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        synonyms: Mapping[str, Mapping[str, str]],
+        real_flags: Mapping[str, str],
+        protected: frozenset[str],
+    ) -> None:
+        """`synonyms`: command with subcommands -> {what is typed: what is right}.
+
+        `real_flags`: command -> letters that are flags of it though its grammar lacks them.
+        """
+        self._grammar = grammar
+        self._protected = protected
+        self._real_flags = real_flags
+        self._wrong: dict[tuple[str, str], list[str]] = {}
+        for place, pairs in synonyms.items():
+            for wrong, right in pairs.items():
+                self._wrong.setdefault((self._fold(place), self._fold(right)), []).append(wrong)
+        self._kinds = {
+            "synonym": self._synonym,
+            "wrong_case": self._case,
+            "one_dash": self._one_dash,
+            "two_dashes": self._two_dashes,
+            "other_tool": self._other_tool,
+        }
+
+    def make(self, kind: str, line: str, words: list[Word], rng: Random) -> str | None:
+        """`line`, whose words are `words`, with one wrong option; None where it offers no fitting place."""
+        places = [
+            word
+            for word in words
+            if word.role in (OPTION, FLAGS) and word.nodes and word.text.lower() not in self._protected
+        ]
+        if not places:
+            return None
+        word = rng.choice(places)
+        separator = self._grammar.value_separator(word.text)
+        name, found, value = word.text.partition(separator)
+        wrong = self._kinds[kind](word, name, rng)
+        if wrong is None or wrong == name or self._is_understood(wrong, word.nodes):
+            return None
+        return line[: word.start] + wrong + found + value + line[word.end :]
+
+    def _fold(self, text: str) -> str:
+        return text.lower() if self._grammar.fold else text
+
+    def _is_valid(self, spelling: str, nodes: tuple[Node, ...]) -> bool:
+        return any(node.option(spelling, fold=self._grammar.fold) for node in nodes)
+
+    def _is_understood(self, spelling: str, nodes: tuple[Node, ...]) -> bool:
+        """Whether it is an option, or the beginning of a long one, which many tools take for the option."""
+        start = self._fold(spelling)
+        is_long = len(spelling.lstrip("-")) > 1 and not spelling.startswith("/")
+        return self._is_valid(spelling, nodes) or (
+            is_long and any(self._fold(known).startswith(start) for node in nodes for known in node.options)
+        )
+
+    def _all_flags_valid(self, letters: str, nodes: tuple[Node, ...]) -> bool:
+        real = self._real_flags.get(nodes[0].name, "")
+        return all(letter in real or self._is_valid("-" + letter, nodes) for letter in letters)
+
+    def _synonym(self, word: Word, name: str, rng: Random) -> str | None:
+        place = self._fold(" ".join(node.name for node in word.nodes))
+        found = self._wrong.get((place, self._fold(name)))
+        return rng.choice(found) if found else None
+
+    def _case(self, word: Word, name: str, rng: Random) -> str | None:
+        """`-xzf` as `-XZF`, `--amend` as `--Amend` or `--AMEND`; not where case does not matter."""
+        if name.startswith("--") and len(name) > 4:
+            return name.upper() if rng.random() < 0.4 else "--" + name[2:].capitalize()
+        if self._grammar.fold and word.nodes[0].source in ("cmd", "psscriptanalyzer"):
+            return None
+        if not re.fullmatch(r"-[A-Za-z]+", name) or not self._all_flags_valid(name[1:], word.nodes):
+            return None
+        wrong = name.swapcase()
+        return None if self._all_flags_valid(wrong[1:], word.nodes) else wrong
+
+    def _one_dash(self, word: Word, name: str, rng: Random) -> str | None:
+        """`--amend` as `-amend`, unless the command has options of that shape or the letters are flags."""
+        if not re.fullmatch(r"--[a-z][a-z-]{3,}", name) or self._has_single_dash_words(word.nodes):
+            return None
+        return None if self._all_flags_valid(name[2:].replace("-", ""), word.nodes) else name[1:]
+
+    @staticmethod
+    def _has_single_dash_words(nodes: tuple[Node, ...]) -> bool:
+        return any(re.fullmatch(r"-[A-Za-z]{3,}", spelling) for node in nodes for spelling in node.options)
+
+    def _two_dashes(self, word: Word, name: str, rng: Random) -> str | None:
+        """`-la` as `--la`, `-Recurse` as `--Recurse`, unless a long option begins so."""
+        if not re.fullmatch(r"-[A-Za-z][A-Za-z]*", name):
+            return None
+        wrong = "-" + name
+        if any(spelling.startswith(wrong) for node in word.nodes for spelling in node.options):
+            return None
+        return wrong
+
+    def _other_tool(self, word: Word, name: str, rng: Random) -> str | None:
+        """A dash for the slash of cmd (`dir -s`), a slash for the dash of PowerShell (`ls /Recurse`)."""
+        source = word.nodes[0].source
+        if source == "cmd" and re.fullmatch(r"/[A-Za-z?]+", name):
+            return "-" + name[1:]
+        if source == "psscriptanalyzer" and re.fullmatch(r"-[A-Za-z]{3,}", name):
+            return "/" + name[1:]
+        return None
+
+
+def synonym_table(tables: Tables, grammar: Grammar) -> dict[str, dict[str, str]]:
+    """The synonyms of a shell; those of the tools that run everywhere count in the Windows shells too."""
+    own = merged(tables.wrong_options, grammar.shell)
+    if system_of(grammar.shell) == "posix":
+        return own
+    portable = frozenset(tables.sampling["portable"]["tools"])
+    posix = tables.wrong_options["posix"]
+    everywhere = {place: pairs for place, pairs in posix.items() if place.split()[0] in portable}
+    return everywhere | own

@@ -1,0 +1,103 @@
+"""Hold every row to the rules and split them into train, valid, test and held-out rows.
+
+In: data/generated.jsonl, data/extra/*.jsonl (rows of your own, if any), params `data` and `seed`, the limits in
+data/validation.yaml and data/danger.yaml. Out: data/dataset/{train,valid,test,heldout}.jsonl, metrics/data.json,
+the data card data/card.md, plots/data/*.csv.
+
+    python -m stages.validate                  # the stage; a broken rule leaves the outputs as they were
+    python -m stages.validate FILE [FILE ...]  # look at files alone, write no outputs
+
+A finding is `file:line: [rule] message: row`. The worst 50 are shown, all are in .cache/validate-report.jsonl.
+The shares and the size are those of the generated rows; rows of your own come on top.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from stages.common.cli import run_stage
+from stages.common.config import DataParams, data_params, seed
+from stages.common.files import replace_directory, replace_file, write_json
+from stages.common.paths import DATA_CARD, DATA_METRICS, DATA_PLOTS, DATASET, EXTRA, GENERATED, MISTAKES
+from stages.validating import card
+from stages.validating.collection import (
+    check_shares,
+    check_size,
+    find_contradictions,
+    find_duplicates,
+    find_golden,
+)
+from stages.validating.judging import read_and_judge
+from stages.validating.limits import limits
+from stages.validating.report import figures, report
+from stages.validating.rows import Finding, Row
+from stages.validating.shells import check_with_shells
+from stages.validating.split import check_splits, split_rows
+
+
+def check_generated(rows: Sequence[Row], params: DataParams) -> list[Finding]:
+    """What is wrong with the generated rows as a whole."""
+    generated = [row for row in rows if row.file == GENERATED]
+    wanted = {"shell": params.shells, "family": params.families}
+    return [*check_size(GENERATED, generated, params.rows), *check_shares(GENERATED, generated, wanted)]
+
+
+def read_and_check(files: Sequence[Path], params: DataParams) -> tuple[list[Row], list[Finding]]:
+    """The rows of the files and everything that single rows and pairs of rows break."""
+    rows, findings = read_and_judge(files, params.max_chars)
+    return rows, [*findings, *find_duplicates(rows), *find_contradictions(rows), *find_golden(rows)]
+
+
+def write_splits(splits: Mapping[str, Sequence[Row]]) -> None:
+    """Write all splits, or none."""
+    with replace_directory(DATASET) as directory:
+        for name, rows in splits.items():
+            lines = [json.dumps(row.content, ensure_ascii=False) + "\n" for row in rows]
+            (directory / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def write_card(splits: Mapping[str, Sequence[Row]], params: DataParams, seed: int) -> None:
+    """Write the data card and what its plots are drawn from."""
+    rows = [row for split in splits.values() for row in split]
+    weights = yaml.safe_load(MISTAKES.read_text(encoding="utf-8"))["weights"]
+    typing = {kind: weight for kind, weight in weights.items() if kind in limits().kinds}
+    tables = {
+        "Shells": card.asked_and_found(rows, "shell", params.shells),
+        "Families": card.asked_and_found(rows, "family", params.families),
+        "Typing mistakes": card.typing_mix(rows, typing),
+        "Lengths": card.lengths(rows),
+        "All mistakes": card.kinds(rows),
+        "Tools": card.tools(rows),
+    }
+    with replace_file(DATA_CARD) as file:
+        file.write(card.card(splits, seed, tables))
+    with replace_directory(DATA_PLOTS) as folder:
+        for name, heading in (("typing", "Typing mistakes"), ("families", "Families"), ("lengths", "Lengths")):
+            header, lines = tables[heading]
+            with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([header, *lines])
+
+
+def main() -> None:
+    """The stage, or with arguments a look at single files."""
+    params = data_params()
+    if files := sys.argv[1:]:
+        rows, findings = read_and_check([Path(file) for file in files], params)
+        report(findings)
+        print(f"{len(rows)} rows, nothing wrong")
+        return
+    rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
+    report([*findings, *check_generated(rows, params), *check_with_shells(rows, seed())])
+    splits = split_rows(rows, seed(), params.heldout_tools)
+    report(list(check_splits(GENERATED, splits)))
+    write_splits(splits)
+    write_card(splits, params, seed())
+    write_json(DATA_METRICS, figures(splits, params.heldout_tools))
+
+
+if __name__ == "__main__":
+    run_stage("validate", main)

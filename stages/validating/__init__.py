@@ -1,0 +1,1 @@
+"""The parts of the validate stage: rows read, rules applied, splits made, findings reported."""

@@ -1,0 +1,90 @@
+"""The data card: what the rows are, for people, as Markdown; and the same as lines of CSV for the plots.
+
+In: the splits, the shares that were asked for, the weights of typing mistakes. Out: text, and rows of tables.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+from stages.validating.rows import Row
+
+SAMPLES = 4
+"""Rows shown of each family."""
+BIN = 10
+"""Characters in a bar of the lengths."""
+
+Table = tuple[list[str], list[list[str | float]]]
+"""Column names, and the rows below them."""
+
+
+def asked_and_found(rows: Sequence[Row], key: str, asked: Mapping[str, float]) -> Table:
+    """The share of each value of a key of `meta`, beside the one that was asked for."""
+    counts = Counter(row.meta[key] for row in rows)
+    names = [*asked, *sorted(counts.keys() - asked.keys())]
+    shares = [[name, counts[name] / max(len(rows), 1), asked.get(name, 0.0)] for name in names]
+    return [key, "share", "asked"], shares
+
+
+def typing_mix(rows: Sequence[Row], weights: Mapping[str, float]) -> Table:
+    """The share of each typing mistake among all typing mistakes, beside the one that people make (its weight)."""
+    counts = Counter(row.meta["kind"] for row in rows if row.meta["kind"] in weights)
+    total, weight = max(sum(counts.values()), 1), sum(weights.values())
+    return ["kind", "share", "target"], [[kind, counts[kind] / total, weights[kind] / weight] for kind in weights]
+
+
+def lengths(rows: Sequence[Row]) -> Table:
+    """How many typed lines are how long, in characters."""
+    counts = Counter(len(row.before) // BIN * BIN for row in rows)
+    return ["characters", "rows"], [[start, counts[start]] for start in range(0, max(counts) + BIN, BIN)]
+
+
+def kinds(rows: Sequence[Row]) -> Table:
+    """How many rows have each kind of mistake, the most frequent first."""
+    return ["kind", "rows"], [list(pair) for pair in Counter(row.meta["kind"] for row in rows).most_common()]
+
+
+def tools(rows: Sequence[Row], most: int = 25) -> Table:
+    """The tools with the most rows."""
+    counts = Counter(row.meta["tool"] for row in rows)
+    return ["tool", "rows"], [list(pair) for pair in counts.most_common(most)]
+
+
+def samples(rows: Iterable[Row], seed: int) -> Table:
+    """Some rows of each family."""
+    by_family: dict[str, list[Row]] = {}
+    for row in rows:
+        by_family.setdefault(row.meta["family"], []).append(row)
+    drawn = chain.from_iterable(
+        random.Random(f"{seed}:{family}").sample(of_family, min(SAMPLES, len(of_family)))
+        for family, of_family in sorted(by_family.items())
+    )
+    header = ["family", "kind", "shell", "typed", "answer"]
+    return header, [[*(row.meta[key] for key in header[:3]), code(row.before), code(row.after)] for row in drawn]
+
+
+def card(splits: Mapping[str, Sequence[Row]], seed: int, tables: Mapping[str, Table]) -> str:
+    """The Markdown: the splits, the tables by their headings, samples."""
+    rows = [row for split in splits.values() for row in split]
+    sizes = [[name, len(split), len({row.meta["group"] for row in split})] for name, split in splits.items()]
+    parts = ["# Data card", f"{len(rows)} rows, seed {seed}; made by `python -m stages.validate`, not by hand."]
+    sections = {"Splits": (["split", "rows", "groups"], sizes), **tables, "Samples": samples(rows, seed)}
+    for heading, table in sections.items():
+        parts += [f"## {heading}", markdown(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(table: Table) -> str:
+    """A table; shares (floats) in percent."""
+    header, lines = table
+    shown = [[f"{100 * cell:.2f} %" if isinstance(cell, float) else str(cell) for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *shown])
+
+
+def code(text: str) -> str:
+    """A command line as inline code of a Markdown table."""
+    fenced = f"`` {text} ``" if "`" in text else f"`{text}`"
+    return fenced.replace("|", "\\|")

@@ -1,0 +1,65 @@
+"""The rules that rows keep together: no duplicate, no contradiction, the shares and the size asked for."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from stages.common.golden import golden_inputs
+from stages.validating.limits import limits
+from stages.validating.rows import Finding, Row
+
+
+def typed_key(row: Row) -> tuple[str, str]:
+    """What the model is asked: the shell and the typed line, blanks counted once."""
+    return row.shell, " ".join(row.before.split())
+
+
+def find_duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Every row whose shell, typed line and answer stand in an earlier row."""
+    first: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        earlier = first.setdefault((row.shell, row.before, row.after), row)
+        if earlier is not row:
+            yield row.finding("duplicate", f"the same as {earlier.file}:{earlier.line}")
+
+
+def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Every row whose typed line has another answer in another row of the same shell."""
+    by_input: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_input[typed_key(row)].append(row)
+    for same in by_input.values():
+        if len({row.after for row in same}) < 2:
+            continue
+        for row in same:
+            other = next(other for other in same if other.after != row.after)
+            yield row.finding("contradiction", f"{other.file}:{other.line} answers {other.after!r}")
+
+
+def find_golden(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Every row that asks what a golden case asks: a model must not have seen those."""
+    golden = golden_inputs()
+    for row in rows:
+        if typed_key(row) in golden:
+            yield row.finding("golden", "a golden case asks this; drop the row")
+
+
+def check_shares(file: Path, rows: Sequence[Row], wanted: Mapping[str, Mapping[str, float]]) -> Iterator[Finding]:
+    """`wanted` holds, for a key of `meta`, the share of each value; half a point either way is allowed."""
+    for key, shares in wanted.items():
+        counts = Counter(str(row.meta.get(key)) for row in rows)
+        for value in sorted({*shares, *counts}):
+            share, target = counts[value] / max(len(rows), 1), shares.get(value, 0.0)
+            # in a small set one row is more than half a point
+            if abs(share - target) > max(limits().share_tolerance, 1 / max(len(rows), 1)):
+                message = f"{share:.2%} of the rows have {key} {value}, {target:.2%} are asked for"
+                yield Finding(file, 0, "shares", message, f"{counts[value]} of {len(rows)} rows")
+
+
+def check_size(file: Path, rows: Sequence[Row], asked: int) -> Iterator[Finding]:
+    """At least the smallest useful number of rows, or as many as were asked for where those are fewer."""
+    least = min(limits().min_rows, asked)
+    if len(rows) < least:
+        yield Finding(file, 0, "size", f"too few rows; at least {least} are needed", f"{len(rows)} rows")

@@ -1,0 +1,117 @@
+"""`data/validation.yaml`, compiled: what rows are held to besides params.yaml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LIMITS = Path("data/validation.yaml")
+PIECE = re.compile(r"[^\W\d_]+|\d+")
+_SLOT = re.compile(r"\{[a-z][a-z_]*\d?\}")
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What must not stand in a line, and the shapes in which the same characters mean something else."""
+
+    pattern: re.Pattern[str]
+    allow: tuple[re.Pattern[str], ...]
+    outside_quotes: bool
+
+    def find(self, line: str) -> str | None:
+        """The first place in the line, as text."""
+        found = self.pattern.search(line)
+        if found is None:
+            return None
+        if self.outside_quotes:
+            line = _QUOTED.sub("''", line)
+        for allowed in self.allow:
+            line = allowed.sub("", line)
+        found = self.pattern.search(line)
+        return found.group() if found else None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The content of `data/validation.yaml`."""
+
+    min_rows: int
+    share_tolerance: float
+    printed: int
+    families: frozenset[str]
+    kinds: frozenset[str]
+    unchanged_family: str
+    unchanged_kind: str
+    split_shares: Mapping[str, float]
+    group_share_max: float
+    group_rows_any: int
+    leftovers: Mapping[str, Shape]
+    private: Mapping[str, Shape]
+    values: Mapping[str, re.Pattern[str]]
+    not_values: Mapping[str, re.Pattern[str]]
+    value_edits: int
+    table_words: Mapping[str, frozenset[str]]
+    """Family -> pieces of words that the answers of its table carry whatever is asked."""
+    syntax_allow: Mapping[str, re.Pattern[str]]
+    shell_sample: int
+
+
+@cache
+def limits() -> Limits:
+    """Read once a process."""
+    content = yaml.safe_load(LIMITS.read_text(encoding="utf-8"))
+    return Limits(
+        min_rows=content["min_rows"],
+        share_tolerance=content["share_tolerance"],
+        printed=content["printed"],
+        families=frozenset(content["families"]),
+        kinds=frozenset(content["kinds"]),
+        unchanged_family=content["unchanged_family"],
+        unchanged_kind=content["unchanged_kind"],
+        split_shares=content["split"]["shares"],
+        group_share_max=content["split"]["group_share_max"],
+        group_rows_any=content["split"]["group_rows_any"],
+        leftovers=_shapes(content["leftovers"]),
+        private=_shapes(content["private"]),
+        values={name: re.compile(shape) for name, shape in content["values"].items()},
+        not_values={name: _any_of(shapes) for name, shapes in content["not_values"].items()},
+        value_edits=content["value_edits"],
+        table_words={family: _fixed_words(Path(path)) for family, path in content["value_tables"].items()},
+        shell_sample=content["shell_sample"],
+        syntax_allow={shell: _any_of(shapes) for shell, shapes in content["syntax_allow"].items()},
+    )
+
+
+def _shapes(entries: Mapping[str, Any]) -> dict[str, Shape]:
+    return {
+        name: Shape(
+            re.compile(entry["pattern"]),
+            tuple(re.compile(shape) for shape in entry.get("allow", ())),
+            entry.get("outside_quotes", False),
+        )
+        for name, entry in entries.items()
+    }
+
+
+def _fixed_words(table: Path) -> frozenset[str]:
+    """The runs of letters and digits in a table's answers, those of its slots apart."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    entries = yaml.load(table.read_text(encoding="utf-8"), Loader=loader)
+    answers = [
+        text
+        for entry in entries
+        for texts in (*entry["answer"].values(), *entry.get("accept", {}).values())
+        for text in ([texts] if isinstance(texts, str) else texts)
+    ]
+    return frozenset(piece for text in answers for piece in PIECE.findall(_SLOT.sub(" ", text)))
+
+
+def _any_of(shapes: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{shape})" for shape in shapes))

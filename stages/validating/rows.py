@@ -1,0 +1,121 @@
+"""Rows as the rules see them, read from JSONL; what cannot be read becomes a finding of its line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stages.common.chat import SHELLS, system_prompt
+from stages.validating.skeleton import skeleton
+
+LINE_BYTES = 1 << 16
+"""The longest line that is read as a row."""
+SHELL_OF_PROMPT = {system_prompt(shell): shell for shell in SHELLS}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken rule at one place; `row` is what the reader needs to see."""
+
+    file: Path
+    line: int
+    rule: str
+    message: str
+    row: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: [{self.rule}] {self.message}: {self.row}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a file. `shell` comes from the system prompt and is empty where that is not one of ours."""
+
+    file: Path
+    line: int
+    content: dict[str, Any]
+    shell: str
+    before: str
+    after: str
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the row says about itself; empty where it says nothing."""
+        meta = self.content.get("meta")
+        return meta if isinstance(meta, dict) else {}
+
+    @cached_property
+    def skeleton(self) -> str:
+        """What it shares with rows that differ in particulars alone."""
+        return skeleton(self.before, self.after)
+
+    @property
+    def answers(self) -> list[str]:
+        """The answer and those that are as right, as far as they are texts."""
+        accept = self.meta.get("accept")
+        others = accept if isinstance(accept, list) else []
+        return [self.after, *(other for other in others if isinstance(other, str))]
+
+    def finding(self, rule: str, message: str) -> Finding:
+        """A finding about this row."""
+        return Finding(self.file, self.line, rule, message, f"{self.shell or '?'}: {self.before} -> {self.after}")
+
+
+def fill_group(row: Row) -> Row:
+    """The row with a `meta.group`: its own, or where a user's row has none, its skeleton."""
+    if not row.meta or "group" in row.meta:
+        return row
+    content = {**row.content, "meta": {**row.meta, "group": row.skeleton}}
+    return Row(row.file, row.line, content, row.shell, row.before, row.after)
+
+
+def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
+    """The row of a line, or what keeps the line from being one."""
+    shown = repr(line[:120].decode("utf-8", errors="backslashreplace").rstrip("\n"))
+    if len(line) > LINE_BYTES:
+        message = f"{len(line)} bytes in one line, more than {LINE_BYTES}; no row is that long"
+        return Finding(file, number, "json", message, shown)
+    if line.endswith(b"\r\n"):
+        return Finding(file, number, "json", "ends in CR LF; save the file with Unix line ends", shown)
+    if line.startswith(b"\xef\xbb\xbf"):
+        return Finding(file, number, "utf-8", "starts with a byte order mark; save the file without it", shown)
+    try:
+        content = json.loads(line.decode("utf-8"))
+        if b"\\ud" in line.lower():
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        return Finding(
+            file, number, "utf-8", f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8", shown
+        )
+    except UnicodeEncodeError:
+        return Finding(file, number, "utf-8", "half a surrogate pair (\\ud800 to \\udfff) is no character", shown)
+    except json.JSONDecodeError as error:
+        message = f"not JSON: {error.msg} at column {error.colno}; mend or delete the line"
+        return Finding(file, number, "json", message, shown)
+    except RecursionError:
+        return Finding(file, number, "json", "nested too deeply to be a row; delete the line", shown)
+    texts = _texts(content)
+    if isinstance(texts, str):
+        return Finding(file, number, "schema", texts, shown)
+    system, before, after = texts
+    return Row(file, number, content, SHELL_OF_PROMPT.get(system, ""), before, after)
+
+
+def _texts(content: Any) -> tuple[str, str, str] | str:
+    """The three message texts, or what keeps the line from having them."""
+    if not isinstance(content, dict):
+        return "not an object in braces"
+    messages = content.get("messages")
+    if not isinstance(messages, list) or len(messages) != 3:
+        return "`messages` is not a list of three: system, user, assistant"
+    for message, role in zip(messages, ("system", "user", "assistant"), strict=True):
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            return f"the {role} message is not an object with `role` and `content` alone"
+        if message["role"] != role:
+            return f"a message of role {message['role']!r} stands where {role!r} belongs"
+        if not isinstance(message["content"], str):
+            return f"the {role} message's content is not text"
+    return messages[0]["content"], messages[1]["content"], messages[2]["content"]

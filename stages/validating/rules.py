@@ -1,0 +1,188 @@
+"""The rules that one row must keep, each by itself: `rule(row, max_chars)` yields what is wrong.
+
+`ROW_RULES` lists them by id, the worst first; a rule's limits and patterns are in `data/validation.yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from rapidfuzz.distance import OSA
+
+from stages.common.chat import SHELLS
+from stages.common.danger import added_danger
+from stages.common.layouts import latin
+from stages.common.words import command_name, command_names, words
+from stages.validating.limits import PIECE, limits
+from stages.validating.rows import Finding, Row
+from stages.validating.syntax import parses
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]")
+_SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
+"""Unicode's categories of emoji and other pictures, marks by themselves, invisible and unassigned characters."""
+_META = ("shell", "family", "kind", "tool", "source", "group")
+_OPTIONAL_META = "accept"
+_SPACES_AND_QUOTES = re.compile(r"[\s\"']+")
+
+
+def schema(row: Row, max_chars: int) -> Iterator[str]:
+    """A known prompt, clean and short texts."""
+    if not row.shell:
+        yield f"the system text is not exactly the prompt of one of {', '.join(SHELLS)}"
+    for name, text in (("typed line", row.before), ("answer", row.after)):
+        if not text.strip():
+            yield f"the {name} is empty"
+        elif text != text.strip():
+            yield f"the {name} starts or ends with a blank"
+        if control := _CONTROL.search(text):
+            yield f"the {name} holds the control character {control.group()!r}"
+        if symbol := next((c for c in text if not c.isascii() and unicodedata.category(c) in _SYMBOLS), None):
+            yield f"the {name} holds the symbol {symbol!r}, which nobody types in a shell"
+        if not unicodedata.is_normalized("NFC", text):
+            yield f"the {name} is not in Unicode's normal form NFC"
+        if len(text) > max_chars:
+            yield f"the {name} has {len(text)} characters; at most {max_chars} (data.max_chars) are allowed"
+
+
+def meta(row: Row, max_chars: int) -> Iterator[str]:
+    """Complete metadata that fit the texts, from the known lists."""
+    said = row.meta
+    if not said:
+        yield f"no `meta` with {', '.join(_META)}"
+        return
+    for key in sorted(said.keys() - {*_META, _OPTIONAL_META}):
+        yield f"meta.{key} is unknown"
+    missing = [key for key in _META if not isinstance(said.get(key), str) or not said[key]]
+    if missing:
+        yield f"missing in meta, empty or no text: {', '.join(missing)}"
+        return
+    if row.shell and said["shell"] != row.shell:
+        yield f"meta.shell is {said['shell']!r}, the prompt's shell {row.shell!r}"
+    if said["family"] not in limits().families:
+        yield f"meta.family {said['family']!r} is unknown"
+    if said["kind"] not in limits().kinds:
+        yield f"meta.kind {said['kind']!r} is unknown"
+    if (said["kind"] == limits().unchanged_kind) != (said["family"] == limits().unchanged_family):
+        yield f"meta.kind {said['kind']!r} does not go with meta.family {said['family']!r}"
+    accept = said.get(_OPTIONAL_META, [])
+    if not (isinstance(accept, list) and all(isinstance(other, str) and other.strip() for other in accept)):
+        yield "meta.accept is no list of commands"
+    elif row.after in accept or len(set(accept)) < len(accept):
+        yield "meta.accept names an answer twice"
+    # an assignment alone has no command; the word itself stands for it
+    if command_name(said["tool"]) not in command_names(row.after) and not row.after.startswith(said["tool"]):
+        yield f"meta.tool {said['tool']!r} is no command of the answer"
+
+
+def null(row: Row, max_chars: int) -> Iterator[str]:
+    """An answer equals its input in the already-correct family, and nowhere else."""
+    family = row.meta.get("family")
+    if family is None:
+        return
+    if family == limits().unchanged_family and row.before != row.after:
+        yield "changed, in the family of lines that stay as they are"
+    elif family != limits().unchanged_family and row.before == row.after:
+        yield f"nothing is corrected, in family {family!r}"
+
+
+def danger(row: Row, max_chars: int) -> Iterator[str]:
+    """An answer adds no danger that its input does not carry."""
+    if not row.shell:
+        return
+    for answer in row.answers:
+        if added := added_danger(row.shell, latin(row.before), answer):
+            yield f"adds danger ({', '.join(added)})"
+
+
+def private(row: Row, max_chars: int) -> Iterator[str]:
+    """No text holds a key, a password, or what belongs to a real person."""
+    for text in dict.fromkeys([row.before, *row.answers]):
+        for kind, shape in limits().private.items():
+            if found := shape.find(text):
+                yield f"{found!r} looks like a real {kind}; use an example"
+
+
+def leftover(row: Row, max_chars: int) -> Iterator[str]:
+    """Neither text holds remains of a template."""
+    for kind, shape in limits().leftovers.items():
+        if found := shape.find(row.after):
+            yield f"the answer holds {found!r} ({kind})"
+        # a typo may hide the command that allows the shape, so what a clean answer keeps is no finding
+        elif (found := shape.find(row.before)) and found not in row.after:
+            yield f"the typed line holds {found!r} ({kind})"
+
+
+def invented(row: Row, max_chars: int) -> Iterator[str]:
+    """Paths, URLs, numbers and quoted texts of the answer come from the input, a typo of them at most."""
+    if row.before == row.after:
+        return
+    before = latin(row.before)
+    typed = words(before)
+    known = set(typed)
+    squeezed = _squeeze(before)
+    of_table = limits().table_words.get(row.meta.get("family", ""))
+    for word in words(row.after):
+        if word in known:
+            continue
+        value = word.split("=", 1)[1] if word.startswith("-") and "=" in word else word
+        kind = _value_kind(row.shell, value)
+        if not kind or _squeeze(value) in squeezed or _is_near(value, typed):
+            continue
+        if of_table is None or not all(piece in of_table or piece in squeezed for piece in PIECE.findall(value)):
+            yield f"the {kind} {value} comes from nowhere"
+
+
+def _value_kind(shell: str, word: str) -> str | None:
+    not_values = limits().not_values
+    for shapes in (not_values["all"], not_values.get(shell)):
+        if shapes is not None and shapes.fullmatch(word):
+            return None
+    return next((kind for kind, shape in limits().values.items() if shape.fullmatch(word)), None)
+
+
+def _is_near(value: str, typed: list[str]) -> bool:
+    """Whether a typed word, two that a stray space parted, or a part of one lies within the allowed edits."""
+    value = _squeeze(value)
+    edits = min(limits().value_edits, len(value) - 1)
+    candidates = [*typed, *(first + second for first, second in pairwise(typed))]
+    for candidate in map(_squeeze, candidates):
+        # the space between a word and its value may be missing, so the value may be a word's end or start
+        parts = (candidate, candidate[-len(value) :], candidate[: len(value)])
+        if any(OSA.distance(value, part, score_cutoff=edits) <= edits for part in parts):
+            return True
+    return False
+
+
+def _squeeze(text: str) -> str:
+    """Without blanks and quotes, with one kind of slash."""
+    return _SPACES_AND_QUOTES.sub("", text).replace("\\", "/")
+
+
+def syntax(row: Row, max_chars: int) -> Iterator[str]:
+    """An answer parses in its shell."""
+    for answer in row.answers:
+        if not parses(row.shell, answer):
+            yield f"the answer is no valid {row.shell}" + (f": {answer}" if answer != row.after else "")
+
+
+Rule = Callable[[Row, int], Iterator[str]]
+ROW_RULES: dict[str, Rule] = {
+    "schema": schema,
+    "danger": danger,
+    "private": private,
+    "null": null,
+    "leftover": leftover,
+    "invented": invented,
+    "syntax": syntax,
+    "meta": meta,
+}
+
+
+def check_row(row: Row, max_chars: int) -> Iterator[Finding]:
+    """Every broken rule of one row."""
+    for rule, check in ROW_RULES.items():
+        for message in check(row, max_chars):
+            yield row.finding(rule, message)

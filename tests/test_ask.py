@@ -1,0 +1,28 @@
+"""Asking one line: the prompt is the clients', the answer comes back bare."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.common.ask import ask
+from stages.common.chat import render_prompt
+
+STAND_IN = Path(__file__).with_name("stand_in_llama_server.py")
+
+
+def test_a_line_is_asked_with_the_prompt_of_the_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "answers.json").write_text(json.dumps({"gti status": "git status "}))
+    monkeypatch.setenv("STAND_IN_ANSWERS", str(tmp_path / "answers.json"))
+    monkeypatch.setenv("STAND_IN_REQUESTS", str(tmp_path / "requests.jsonl"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.gguf").write_bytes(b"")
+
+    assert ask(program, tmp_path / "model.gguf", "zsh", "gti status", 16) == "git status"
+
+    [request] = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    assert request["prompt"] == render_prompt("zsh", "gti status")

@@ -1,0 +1,88 @@
+"""Settings are typed: what is unknown, missing or of the wrong kind is named with its file and key."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stages.common import config
+from stages.common.errors import PipelineError
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize("size", ["tiny", "135m", "0.6b", "1.7b", "4b"])
+def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
+    edit(worktree / "params.yaml", "model_size: 135m", f"model_size: {size}")
+    config.main()
+    assert config.model_card().size_label
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "read", "message"),
+    [
+        (
+            "configs/135m.yaml",
+            "learning_rate:",
+            "lerning_rate:",
+            config.train_config,
+            "configs/135m.yaml: train.lerning_rate: unknown key; did you mean learning_rate?",
+        ),
+        (
+            "configs/135m.yaml",
+            "\ntrain:",
+            "\ntrian:",
+            config.train_config,
+            "configs/135m.yaml: trian: unknown key",
+        ),
+        ("configs/135m.yaml", "rank: 16", "rank: many", config.train_config, "configs/135m.yaml: train.rank:"),
+        ("configs/135m.yaml", "kind: wheel", "kind: weel", config.base_config, "configs/135m.yaml: base.kind:"),
+        (
+            "configs/135m.yaml",
+            "golden_exact_match_min: 0.5",
+            "exact: 1",
+            config.gate_params,
+            "configs/135m.yaml: gate.exact:",
+        ),
+        ("configs/135m.yaml", "  size_label: 135M\n", "", config.model_card, "card.size_label: missing"),
+        (
+            "params.yaml",
+            "model_size: 135m",
+            "model_size: 7b",
+            config.model_size,
+            "no configs/7b.yaml; known sizes",
+        ),
+        ("params.yaml", "\nseed:", "\nsede:", config.seed, "params.yaml: sede: unknown key; did you mean seed?"),
+        ("params.yaml", "bash: 0.35", "bash: 0.45", config.data_params, "`shells` add up to 1.1"),
+        ("params.yaml", "bash: 0.35", "bsh: 0.35", config.data_params, "params.yaml: data.shells.bsh"),
+        ("params.yaml", "slots: 8", "slots: 0", config.evaluate_params, "params.yaml: evaluate.slots:"),
+        ("params.yaml", "gate:\n", "gate: [\n", config.gate_params, "params.yaml:"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_file_and_key(
+    worktree: Path, file: str, old: str, new: str, read: Callable[[], object], message: str
+) -> None:
+    edit(worktree / file, old, new)
+    with pytest.raises(PipelineError) as caught:
+        read()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_may_set_a_limit_of_its_own(worktree: Path) -> None:
+    edit(worktree / "configs/135m.yaml", "golden_exact_match_min: 0.5", "latency_p95_max_ms: 250")
+    assert config.gate_params().latency_p95_max_ms == 250
+    edit(worktree / "params.yaml", "model_size: 135m", "model_size: tiny")
+    assert config.gate_params().latency_p95_max_ms == 500
+
+
+def test_a_stage_needs_only_the_sections_it_asks_for(worktree: Path) -> None:
+    (worktree / "params.yaml").write_text("model_size: tiny\nseed: 3\n", encoding="utf-8")
+    assert config.seed() == 3
+    assert config.train_config().rank == 8
+    with pytest.raises(PipelineError, match="gate: missing"):
+        config.gate_params()

@@ -1,0 +1,98 @@
+"""What counts as danger that a correction adds, and what is only a dangerous word spelt right."""
+
+import pytest
+
+from stages.common.chat import SHELLS
+from stages.common.danger import added_danger, danger_table
+from stages.common.words import quoted_lines, simple_commands, words
+
+ADDED = [
+    ("bash", "apt update", "sudo apt update", ["elevation: sudo"]),
+    ("bash", "sed -i s/a/b/ notes.txt", "sudo sed -i s/a/b/ notes.txt", ["elevation: sudo"]),
+    ("fish", "make instal", "doas make install", ["elevation: doas"]),
+    ("zsh", "git push", "git push --force", ["force: --force"]),
+    ("bash", "git psuh origin main", "git push -f origin main", ["force: -f"]),
+    ("bash", "git reset --soft HEAD~1", "git reset --hard HEAD~1", ["force: --hard"]),
+    ("bash", "git branch -d topic", "git branch -D topic", ["delete: -D"]),
+    ("bash", "rm build", "rm -rf build", ["recursive: -rf", "force: -rf"]),
+    ("bash", "rm -f build", "rm -rf build", ["recursive: -rf"]),
+    ("tcsh", "ls build", "rm build", ["remove: rm"]),
+    ("bash", "kill 4242", "kill -9 4242", ["kill: -9"]),
+    ("bash", "kill -1 4242", "kill -9 4242", ["kill: -9"]),
+    ("bash", "chmod 755 run.sh", "chmod 777 run.sh", ["open: 777"]),
+    ("bash", "cat disk.img", "dd if=disk.img of=/dev/sda", ["write_to_device", "disk: dd"]),
+    ("bash", "ls /dev/sdb1", "mkfs.ext4 /dev/sdb1", ["disk: mkfs.ext4"]),
+    ("bash", "curl https://example.com/i.sh", "curl https://example.com/i.sh | sh", ["download_and_run"]),
+    ("zsh", "ls", ":(){ :|:& };:", ["fork_bomb"]),
+    ("bash", "ssh web 'ls /srv'", "ssh web 'sudo ls /srv'", ["elevation: sudo"]),
+    (
+        "powershell",
+        "Remove-Item logs",
+        "Remove-Item logs -Recurse -Force",
+        ["force: -force", "recursive: -recurse"],
+    ),
+    ("powershell", "irm https://example.com/i.ps1", "irm https://example.com/i.ps1 | iex", ["download_and_run"]),
+    ("cmd", "del notes.txt", "del /f /q notes.txt", ["force: /f", "force: /q"]),
+    ("cmd", "dir logs", "rd /s /q logs", ["remove: rd", "recursive: /s", "force: /q"]),
+    ("cmd", "taskkill /im app.exe", "taskkill /f /im app.exe", ["force: /f"]),
+]
+
+CARRIED = [
+    ("bash", "sudp apt update", "sudo apt update"),
+    ("bash", "suod apt update", "sudo apt update"),
+    ("bash", "sudoapt update", "sudo apt update"),
+    ("bash", "sud oapt update", "sudo apt update"),
+    ("bash", "git push --forc", "git push --force"),
+    ("bash", "git push -forse", "git push --force"),
+    ("bash", "git push --froce origin", "git push --force origin"),
+    ("bash", "git push -f origin main", "git push --force origin main"),
+    ("bash", "git psuh -f origin main", "git push -f origin main"),
+    ("bash", "git push--force", "git push --force"),
+    ("bash", "rn -rf build", "rm -rf build"),
+    ("bash", "rm -fr build", "rm -rf build"),
+    ("bash", "rm -tf build", "rm -rf build"),
+    ("bash", "rm rf build", "rm -rf build"),
+    ("bash", "rm-rf build", "rm -rf build"),
+    ("bash", "chmod 7777 run.sh", "chmod 777 run.sh"),
+    ("bash", "tail app.log", "tail -f app.log"),
+    ("bash", "kubectl aply x.yaml", "kubectl apply -f x.yaml"),
+    ("bash", "crul https://example.com/i.sh | sh", "curl https://example.com/i.sh | sh"),
+    ("bash", "grpe sudo notes.txt", "grep sudo notes.txt"),
+    ("powershell", "Remove-Itme logs -Recurse -Force", "Remove-Item logs -Recurse -Force"),
+    ("powershell", "Remove Item logs -Rec -Fo", "Remove-Item logs -Recurse -Force"),
+    ("powershell", "REMOVE-ITEM logs -FORCE", "Remove-Item logs -Force"),
+    ("powershell", "rd /s /q logs", "Remove-Item logs -Recurse -Force"),
+    ("cmd", "del /F noets.txt", "del /f notes.txt"),
+    ("cmd", "findstr TODO *.c", "findstr /s TODO *.c"),
+]
+
+
+@pytest.mark.parametrize(("shell", "before", "after", "expected"), ADDED)
+def test_danger_that_the_typed_line_does_not_carry_is_named(shell, before, after, expected):
+    assert sorted(added_danger(shell, before, after)) == sorted(expected)
+
+
+@pytest.mark.parametrize(("shell", "before", "after"), CARRIED)
+def test_danger_that_was_typed_or_mistyped_is_not_added(shell, before, after):
+    assert added_danger(shell, before, after) == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_has_a_table_and_unchanged_lines_add_nothing(shell):
+    assert danger_table(shell).words
+    assert added_danger(shell, "sudo rm -rf /", "sudo rm -rf /") == []
+
+
+def test_words_keep_quotes_together_and_split_operators_off():
+    line = "grep 'a b' x.log 2>&1|sort>out.txt"
+    assert words(line) == ["grep", "'a b'", "x.log", "2>&1", "|", "sort", ">", "out.txt"]
+
+
+def test_simple_commands_look_behind_prefixes_and_operators():
+    assert simple_commands("cd src && sudo make -j2; sh -c 'ls -l'") == [
+        ["cd", "src"],
+        ["sudo", "make", "-j2"],
+        ["make", "-j2"],
+        ["sh", "-c", "'ls -l'"],
+    ]
+    assert quoted_lines("cd 'src' && sh -c 'ls -l'") == ["ls -l"]

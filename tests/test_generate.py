@@ -1,0 +1,243 @@
+"""The generate stage: what a row is, what the file of rows is, and when it refuses."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from stages.common.config import DataParams
+from stages.common.danger import added_danger
+from stages.common.errors import PipelineError
+from stages.generate import generate, quotas
+from stages.generating.grammar import build_grammar
+from stages.generating.lines import annotate
+from stages.generating.mistakes import SINGLE, TWO_OPERATIONS
+from stages.generating.skeleton import group_key, mask, mistake
+from stages.generating.tables import read_tables, read_yaml
+
+TABLES = read_tables()
+WRAPPERS = frozenset(TABLES.sampling["wrappers"])
+BASH = build_grammar("bash", TABLES.grammars, WRAPPERS)
+POWERSHELL = build_grammar("powershell", TABLES.grammars, WRAPPERS)
+CMD = build_grammar("cmd", TABLES.grammars, WRAPPERS)
+PARAMS = DataParams(
+    rows=2400,
+    shells={"bash": 0.35, "zsh": 0.25, "powershell": 0.20, "cmd": 0.12, "fish": 0.05, "tcsh": 0.03},
+    families={
+        "command": 0.18,
+        "subcommand": 0.15,
+        "option": 0.17,
+        "path": 0.07,
+        "wrong_option": 0.10,
+        "syntax": 0.07,
+        "chain": 0.08,
+        "request": 0.06,
+        "correct": 0.12,
+    },
+    grammar_share=0.25,
+    max_chars=100,
+    heldout_tools=["rsync", "cargo", "robocopy"],
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return list(generate(TABLES, PARAMS, seed=7))
+
+
+def typed(row):
+    return row["messages"][1]["content"]
+
+
+def answer(row):
+    return row["messages"][2]["content"]
+
+
+def of_family(rows, *families):
+    return [row for row in rows if row["meta"]["family"] in families]
+
+
+def test_the_shares_are_exact(rows):
+    assert len(rows) == PARAMS.rows
+    for key, shares in (("shell", PARAMS.shells), ("family", PARAMS.families)):
+        counts = Counter(row["meta"][key] for row in rows)
+        for name, share in shares.items():
+            assert abs(counts[name] / len(rows) - share) < 0.005
+
+
+def test_quotas_add_up_whatever_the_size():
+    for total in (1, 7, 999, 24000):
+        assert sum(quotas(total, PARAMS.shells, PARAMS.families).values()) == total
+
+
+def test_no_line_is_typed_twice_in_a_shell(rows):
+    assert max(Counter((row["meta"]["shell"], typed(row)) for row in rows).values()) == 1
+
+
+def test_only_correct_lines_stay_as_they_are(rows):
+    for row in rows:
+        is_correct = row["meta"]["family"] == "correct"
+        assert (typed(row) == answer(row)) == is_correct == (row["meta"]["kind"] == "none"), row
+
+
+def test_no_correction_adds_danger(rows):
+    assert [row for row in rows if added_danger(row["meta"]["shell"], typed(row), answer(row))] == []
+
+
+def test_a_refusal_is_answered_by_the_same_line_as_root(rows):
+    denied = [row for row in rows if row["meta"]["kind"] == "permission"]
+    assert denied
+    for row in denied:
+        line = answer(row).removeprefix("sudo ")
+        assert line != answer(row)
+        assert typed(row).startswith(line)
+        assert re.search(r"(?i)denied|permitted|root|superuser", typed(row).removeprefix(line))
+
+
+def test_lines_are_short_and_tidy(rows):
+    for row in rows:
+        for line in (typed(row), answer(row)):
+            assert 0 < len(line) <= PARAMS.max_chars
+            assert line == line.strip()
+            assert "\n" not in line
+
+
+def test_no_slot_is_left_unfilled(rows):
+    slots = {"{" + name + "}" for name in TABLES.slots}
+    assert [row for row in rows if any(slot in answer(row) for slot in slots)] == []
+
+
+def test_a_mistyped_command_is_no_command(rows):
+    for row in of_family(rows, "command"):
+        if row["meta"]["shell"] == "bash" and row["meta"]["kind"] in SINGLE:
+            wrong, right = mistake(typed(row), answer(row))
+            assert wrong not in BASH.commands, row
+            assert right in BASH.commands or "-" in right or "." in right, row
+
+
+def test_a_shell_is_given_no_command_of_another_shell_alone(rows):
+    fish_only = {"string", "funcsave", "funced", "abbr", "fish_add_path", "set_color", "math"}
+    elsewhere = [row for row in rows if row["meta"]["shell"] != "fish"]
+    assert [row for row in elsewhere if row["meta"]["tool"] in fish_only] == []
+
+
+def test_the_mistakes_have_the_shares_of_the_table(rows):
+    weights = TABLES.mistakes["weights"]
+    typos = of_family(rows, "command", "subcommand", "option", "path")
+    counts = Counter(row["meta"]["kind"] for row in typos)
+    for kind in (*SINGLE, TWO_OPERATIONS):
+        assert abs(counts[kind] / len(typos) - weights[kind] / sum(weights.values())) < 0.035, kind
+
+
+def test_a_few_tools_make_up_half_of_the_lines_and_hundreds_the_rest(rows):
+    tools = Counter(row["meta"]["tool"] for row in rows if row["meta"]["shell"] == "bash")
+    top = sum(count for _, count in tools.most_common(10)) / tools.total()
+
+    assert 0.4 < top < 0.7
+    assert tools["git"] == max(tools.values())
+    assert len(tools) > 150
+
+
+def test_tools_kept_out_of_training_are_few_and_named(rows):
+    names = {name.lower() for name in PARAMS.heldout_tools}
+    heldout = [row for row in rows if row["meta"]["tool"].lower() in names]
+    assert 0.01 < len(heldout) / len(rows) < 0.05
+    grammars = {"powershell": POWERSHELL, "cmd": CMD}
+    for row in rows:
+        grammar = grammars.get(row["meta"]["shell"], BASH)
+        used = {word.text.lower() for word in annotate(answer(row), grammar) if word.role == "command"}
+        assert not used & names or row in heldout
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_hash_seed():
+    script = (
+        "import json, sys; sys.path.insert(0, '.')\n"
+        "from tests.test_generate import PARAMS, TABLES, generate\n"
+        "small = PARAMS.model_copy(update={'rows': 300})\n"
+        "print('\\n'.join(map(json.dumps, generate(TABLES, small, seed=1))))"
+    )
+    digests = set()
+    for hash_seed in ("0", "4242"):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+        )
+        digests.add(hashlib.sha256(done.stdout).hexdigest())
+    assert len(digests) == 1
+
+
+def test_another_seed_gives_other_rows(rows):
+    small = PARAMS.model_copy(update={"rows": 60})
+    assert list(generate(TABLES, small, seed=1)) != list(generate(TABLES, small, seed=2))
+
+
+def test_a_family_that_cannot_fill_its_quota_is_an_error():
+    poor = replace(TABLES, usage={"posix": {"pwd": ["pwd"]}})
+    params = PARAMS.model_copy(update={"rows": 10, "shells": {"bash": 1.0}, "families": {"subcommand": 1.0}})
+    params = params.model_copy(update={"grammar_share": 0.0})
+    with pytest.raises(PipelineError, match=r"family subcommand in bash: only 0 of 10 rows"):
+        list(generate(poor, params, seed=1))
+
+
+def test_a_malformed_table_is_named(tmp_path):
+    path = tmp_path / "usage.yaml"
+    path.write_text("git: [a, b\n")
+    with pytest.raises(PipelineError, match=r"usage.yaml:\d+: not YAML"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "roles"),
+    [
+        ("git commit -m 'a b' --amend", "command subcommand option value option"),
+        ("sudo systemctl restart nginx", "command command subcommand value"),
+        ("cat app.log | grep -i error > out.txt", "command value operator command option value operator value"),
+        ("ls -la src && cd ..", "command flags value operator command value"),
+        ("FOO=1 make", "value command"),
+    ],
+)
+def test_words_of_a_line_have_roles(line, roles):
+    assert " ".join(word.role for word in annotate(line, BASH)) == roles
+
+
+def test_powershell_ignores_case_and_keeps_script_blocks_whole():
+    words = annotate("get-process | Where-Object { $_.CPU -gt 10 }", POWERSHELL)
+    assert [(word.role, word.tool) for word in words] == [
+        ("command", "Get-Process"),
+        ("operator", ""),
+        ("command", "Where-Object"),
+        ("value", "Where-Object"),
+    ]
+
+
+def test_cmd_knows_switches():
+    assert [word.role for word in annotate("dir /s /b C:\\Temp", CMD)] == ["command", "option", "option", "value"]
+
+
+def test_masking_keeps_what_the_tool_defines_and_hides_what_the_user_chose():
+    assert mask('git commit -m "wip"', BASH) == "git commit -m <text>"
+    assert mask("head -n 20 src/app.py", BASH) == "head -n <number> <path>"
+    assert mask("docker run --name=web nginx", BASH) == "docker run --name=<name> <name>"
+
+
+def test_the_mistake_is_the_component_that_differs():
+    assert mistake("git psuh origin", "git push origin") == ("psuh", "push")
+    assert mistake("cat /etc/ngnix/nginx.conf", "cat /etc/nginx/nginx.conf") == ("ngnix", "nginx")
+    assert mistake("cd..", "cd ..") == ("", " ")
+    assert mistake("ls", "ls") == ("", "")
+
+
+def test_a_group_is_the_line_without_its_names_and_the_mistake():
+    key = group_key("git add amin.py", "git add main.py", BASH)
+    assert group_key("gti add a.py", "git add a.py", BASH) == group_key("gti add b.md", "git add b.md", BASH)
+    assert group_key("gti add a.py", "git add a.py", BASH) != group_key("igt add a.py", "git add a.py", BASH)
+    assert group_key("gti add a.py", "git add a.py", BASH) != group_key("gti rm a.py", "git rm a.py", BASH)
+    assert len(key) == 12
+    assert int(key, 16)

@@ -1,0 +1,300 @@
+"""Training on Kaggle, against one on loopback: whatever goes wrong, one run, the right adapter, one clear line.
+
+The client is the real one, unpatched; the notebook is the one that is pushed to Kaggle, and really runs.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kaggle_tree import HASTE, Tree
+from stand_in_kaggle import Account, StandInKaggle, alice, fault, serve
+
+from stages.training.client import client_environment
+from stages.training.estimate import check_quota
+from stages.training.failures import BusyError, CredentialsError, QuotaError, RefusedError
+from stages.training.push import judge, metadata_for
+from stages.training.redaction import redact
+from stages.training.settings import KaggleSettings, kaggle_settings
+
+DONE, CREDENTIALS, QUOTA, BUSY, REFUSED, UNREACHABLE, FAILED, CANCELLED, ARTEFACT, UNFINISHED = 0, *range(21, 30)
+
+
+@pytest.fixture
+def account() -> Account:
+    return alice()
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path, account: Account) -> Iterator[StandInKaggle]:
+    with serve(StandInKaggle(tmp_path / "stand-in", accounts=[account])) as served:
+        yield served
+
+
+@pytest.fixture
+def tree(tmp_path: Path, kaggle: StandInKaggle, account: Account) -> Tree:
+    made = Tree(tmp_path / "tree", kaggle, account)
+    made.use_stand_in_trainer()
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The adapter of a run in which nothing went wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    owner = alice()
+    with serve(StandInKaggle(folder / "stand-in", accounts=[owner])) as served:
+        made = Tree(folder / "tree", served, owner)
+        made.use_stand_in_trainer()
+        done = made.run()
+        assert done.returncode == DONE, done.stdout
+        assert served.runs_started() == 1
+        digest = made.adapter()
+    shutil.rmtree(folder)
+    return digest
+
+
+def test_our_folder_does_not_hide_the_client():
+    assert Path(importlib.util.find_spec("kaggle").origin).parent.parent.name == "site-packages"
+    assert importlib.metadata.version("kaggle") == "2.2.5"
+    assert importlib.metadata.version("kagglesdk") == "0.1.38"
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_once_and_its_results_are_put_in_place(
+    tree: Tree, kaggle: StandInKaggle, undisturbed: str
+):
+    dry = tree.run("submit", "--dry-run")
+    assert dry.returncode == DONE
+    assert "needs about" in dry.stdout
+    assert not kaggle.record.calls("SaveKernel") + kaggle.record.calls("CreateDataset")
+
+    first = tree.run()
+    assert first.returncode == DONE, first.stdout
+    assert "loss 0.500, 00:01 left" in first.stdout
+    assert "oops-session" in first.stdout
+    metrics = json.loads((tree.folder / "metrics/tiny/train.json").read_text())
+    assert metrics["gpu_hours"] > 0
+    assert "gpu_hours_estimated" in metrics
+    assert (tree.folder / "plots/tiny/train/loss.csv").is_file()
+    assert tree.adapter() == undisturbed
+
+    asked = len(kaggle.record.calls())
+    shutil.rmtree(tree.folder / "models/tiny/adapter")  # as dvc does before it runs a stage
+    assert tree.run().returncode == DONE
+    assert tree.adapter() == undisturbed
+    assert len(kaggle.record.calls()) == asked  # the verified result is in the cache
+
+    tree.forget()
+    again = tree.run()
+    assert again.returncode == DONE, again.stdout
+    assert "pushed from elsewhere" in again.stdout
+    assert tree.adapter() == undisturbed
+    assert kaggle.runs_started() == 1
+    assert not tree.secrets_in()
+
+
+# fault, exit status while it lasts, runs that were started in the end
+FAULTS = [
+    ("introspection breaks", DONE, 1),
+    ("token inactive", CREDENTIALS, 1),
+    ("push dropped before", DONE, 1),
+    ("push dropped after", DONE, 1),
+    ("push hangs after", DONE, 1),
+    ("push breaks", DONE, 1),
+    ("push times out after", DONE, 1),
+    ("push too many requests", DONE, 1),
+    ("push conflict", REFUSED, 1),
+    ("push error code on 200", REFUSED, 1),
+    ("push error in body", REFUSED, 1),
+    ("push without version", REFUSED, 1),
+    ("session count reached", DONE, 1),
+    ("quota reached", QUOTA, 1),
+    ("dataset source invalid", REFUSED, 2),  # the first stops by itself, without its data
+    ("another version pushed", DONE, 2),  # the second is somebody else's
+    ("status dropped", DONE, 1),
+    ("status breaks for a while", DONE, 1),
+    ("status too many requests, retry after", DONE, 1),
+    ("status error code on 200", DONE, 1),
+    ("status absent", DONE, 1),
+    ("status unknown", DONE, 1),
+    ("no runs for a while", DONE, 1),
+    ("no runs ever", FAILED, 1),
+    ("dataset creation dropped before", DONE, 1),
+    ("dataset creation dropped after", DONE, 1),
+    ("dataset creation error in body", REFUSED, 1),
+    ("dataset status breaks", DONE, 1),
+    ("dataset failed", REFUSED, None),  # only the owner can delete it
+    ("upload dropped", DONE, 1),
+    ("upload refused", DONE, 1),
+    ("wrong gpu", FAILED, 2),
+    ("no gpu", FAILED, 2),
+    ("inputs missing", FAILED, 2),
+    ("inputs altered", FAILED, 2),
+    ("inputs in the old layout", DONE, 1),
+    ("log missing", DONE, 1),
+    ("outputs break", DONE, 1),
+    ("download cut", DONE, 1),
+    ("download truncated", DONE, 1),
+    ("download altered", DONE, 1),
+    ("download expired", DONE, 1),
+    ("log stream dropped", DONE, 1),
+    ("quota statistics absent", DONE, 1),
+    ("pull breaks", DONE, 1),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "status", "runs"), FAULTS, ids=[entry[0].replace(" ", "-") for entry in FAULTS])
+def test_a_fault_gets_its_answer_and_costs_no_second_run(
+    tree: Tree, kaggle: StandInKaggle, undisturbed: str, name: str, status: int, runs: int | None
+):
+    kaggle.faults.add(fault(name))
+
+    during = tree.run()
+
+    assert during.returncode == status, during.stdout
+    ours = [
+        line for line in during.stdout.splitlines() if not line.startswith("  | ")
+    ]  # the rest is the notebook's
+    assert not any("Traceback" in line for line in ours), during.stdout
+    assert tree.adapter() == (undisturbed if status == DONE else None)
+    if status != DONE:
+        assert ours[-1].startswith("train: error: ")
+    kaggle.faults.lift_all()
+    if runs is not None:
+        for _ in range(3):  # a run that was started in vain must end before the next one
+            after = tree.run()
+            if after.returncode == DONE:
+                break
+        assert after.returncode == DONE, after.stdout
+        assert tree.adapter() == undisturbed
+        assert kaggle.runs_started() == runs
+    assert not tree.secrets_in()
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_leaves_one_run_and_the_right_adapter(
+    tree: Tree, kaggle: StandInKaggle, undisturbed: str
+):
+    moments = random.Random(4)
+    for _ in range(8):
+        tree.kill_after(moments.uniform(0.3, 4))
+    done = tree.run()
+
+    assert done.returncode == DONE, done.stdout
+    assert tree.adapter() == undisturbed
+    assert len(kaggle.kernels.sessions) == 1
+    assert not tree.secrets_in()
+
+
+@pytest.mark.slow
+def test_a_run_longer_than_a_session_goes_on_from_its_checkpoint(tree: Tree, kaggle: StandInKaggle):
+    tree.use_stand_in_trainer(stops=2)
+    done = tree.run()
+    assert done.returncode == DONE, done.stdout
+    assert kaggle.runs_started() == 3
+    assert tree.adapter()
+
+
+@pytest.mark.slow
+def test_a_running_run_is_cancelled_by_its_number_and_a_later_one_takes_its_place(
+    tree: Tree, kaggle: StandInKaggle, undisturbed: str
+):
+    trainer = tree.folder / "kaggle/train_lora.py"
+    trainer.write_text(trainer.read_text().replace("time.sleep(0.3)", "time.sleep(20)"))
+    assert tree.run("submit").returncode == DONE
+    [session] = kaggle.kernels.sessions
+    assert session.wait_for_log("left]", 30)
+    waiting = tree.start("wait", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert "running" in tree.run("status").stdout
+
+    cancelled = tree.run("cancel")
+
+    assert cancelled.returncode == DONE, cancelled.stdout
+    said, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == CANCELLED, said
+    assert "was cancelled" in said
+
+
+@pytest.mark.slow
+def test_polling_costs_at_most_two_requests_an_interval(tree: Tree, kaggle: StandInKaggle):
+    trainer = tree.folder / "kaggle/train_lora.py"
+    trainer.write_text(trainer.read_text().replace("time.sleep(0.3)", "time.sleep(8)"))
+    tree.settings.write_text(tree.settings.read_text().replace("poll_s: 0.3", "poll_s: 2.0"))
+    done = tree.run()
+    assert done.returncode == DONE, done.stdout
+    assert kaggle.record.busiest("GetKernelSessionStatus", 1.9) <= 1
+    assert kaggle.record.busiest("stream", 0.4) <= 1
+
+
+def settings() -> KaggleSettings:
+    return kaggle_settings().model_copy(update=HASTE)
+
+
+ANSWER = {"error": None, "version": 1, "ref": "/code/alice/oops-1", "url": "", "invalid": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"error": "Maximum batch GPU session count of 2 reached."}, BusyError),
+        ({"error": "Maximum weekly GPU quota of 30.00 hours reached."}, QuotaError),
+        ({"error": "Notebook not found"}, RefusedError),
+        ({"invalid": {"models": ["a/b"]}}, RefusedError),
+        ({"version": 0}, RefusedError),
+        ({"ref": "/code/alice/another"}, RefusedError),
+    ],
+)
+def test_a_push_has_succeeded_only_if_kaggle_says_all_of_it(changes, kind):
+    assert judge(ANSWER, "alice", "oops-1") == 1
+    with pytest.raises(kind):
+        judge({**ANSWER, **changes}, "alice", "oops-1")
+
+
+def test_the_quota_counts_what_is_reserved():
+    quota = {"reset": "2026-11-28", "gpu": {"used_s": 3600.0, "reserved_s": 36000.0, "total_s": 43200.0}}
+    assert "of the 1.0 h" in check_quota(quota, 3600)
+    with pytest.raises(QuotaError, match="2026-11-28"):
+        check_quota(quota, 3601)
+    assert "does not say" in check_quota({"reset": None, "gpu": None}, 3600)
+
+
+def test_the_client_sees_one_way_to_sign_in_and_no_stray_settings(tmp_path, capsys):
+    stray = {
+        "VERBOSE": "1",
+        "KAGGLE_TOKEN": "x",
+        "KAGGLE_PROXY": "x",
+        "NETRC": "x",
+        "KAGGLE_API_ENVIRONMENT": "TEST",
+    }
+    both = {"KAGGLE_API_TOKEN": "KGAT_1", "KAGGLE_USERNAME": "alice", "KAGGLE_KEY": "k"}
+    seen = client_environment({**stray, **both, "PATH": "/bin"}, tmp_path)
+    assert set(seen) == {"PATH", "HOME", "KAGGLE_CONFIG_DIR", "KAGGLE_API_TOKEN"}
+
+    legacy = client_environment({"KAGGLE_USERNAME": "alice", "KAGGLE_KEY": "k"}, tmp_path)
+    assert legacy["KAGGLE_KEY"] == "k"
+    assert "warning" in capsys.readouterr().err
+    with pytest.raises(CredentialsError, match="KAGGLE_API_TOKEN"):
+        client_environment({"KAGGLE_USERNAME": "alice"}, tmp_path)
+
+
+def test_secrets_are_taken_out_of_what_is_shown():
+    text = "Bearer KGAT_abc at https://storage/x/y?X-Goog-Signature=12&b=3 with s3cret, Authorization: Basic abc=="
+    assert redact(text, ("s3cret",)) == (
+        "Bearer [secret] at https://storage/x/y?[signed] with [secret], Authorization: Basic [secret]"
+    )
+
+
+def test_the_pushed_metadata_is_private_without_internet_and_its_title_is_its_slug():
+    metadata = metadata_for("oops-tiny-1", "alice", ["alice/data"], settings())
+    assert (metadata["id"], metadata["title"]) == ("alice/oops-tiny-1", "oops-tiny-1")
+    assert metadata["is_private"] is True
+    assert metadata["enable_internet"] is False
+    assert metadata["machine_shape"] == "NvidiaTeslaT4"

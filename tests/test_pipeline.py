@@ -1,0 +1,252 @@
+"""The DAG as a user runs it: real stages, real dvc, the tiny model, in a clone of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.common.files import read_json, read_jsonl, sha256_file
+
+pytestmark = pytest.mark.slow
+
+STAGES = ["generate", "validate", "base", "train", "convert", "quantize", "fidelity", "evaluate", "gate"]
+
+
+class Clone:
+    """A work tree with its own git and dvc, in which the pipeline runs."""
+
+    def __init__(self, folder: Path, tools: Path) -> None:
+        self.folder = folder
+        private = {name: str(folder / ".dvc/tmp" / name.lower()) for name in ("DVC_SITE_CACHE_DIR",)}
+        self.environment = {
+            **os.environ,
+            **private,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "LLAMA_CPP_DIR": str(tools),
+        }
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone."""
+        return subprocess.run(argv, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+
+    def repro(self) -> list[str]:
+        """`dvc repro`; the stages that it ran."""
+        done = self.run("dvc", "repro")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return re.findall(r"Running stage '(\w+)'", done.stdout)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace one text in one file."""
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text, (file, old)
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def outputs(self) -> dict[str, str]:
+        """The digest of everything that must not depend on how often a run was interrupted."""
+        kinds = ("models/tiny/*/*.safetensors", "models/tiny/*/*.gguf", "data/dataset/*", "data/generated.jsonl")
+        files = [path for kind in kinds for path in sorted(self.folder.glob(kind))]
+        return {str(path.relative_to(self.folder)): sha256_file(path) for path in files}
+
+
+def clone(root: Path, folder: Path, tools: Path) -> Clone:
+    """Copy what git would commit, set the tiny size and few rows, and commit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name)
+    made = Clone(folder, tools)
+    made.edit("params.yaml", "model_size: 135m", "model_size: tiny")
+    made.edit("params.yaml", "rows: 24000", "rows: 6000")
+    for command in (
+        "git init -q -b main",
+        "git config user.name tests",
+        "git config user.email tests@example.com",
+        "git add -A",
+        "git commit -qm start",
+    ):
+        assert made.run(*command.split()).returncode == 0, command
+    return made
+
+
+@pytest.fixture(scope="module")
+def tools() -> Path:
+    """The built llama.cpp, built here if it is not yet."""
+    from stages.common.llama_cpp import tool
+
+    return tool("llama-quantize").parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tools: Path) -> Iterator[Clone]:
+    """A clone in which one undisturbed `dvc repro` has run."""
+    folder = tmp_path_factory.mktemp("finished")
+    made = clone(Path(__file__).parents[1], folder, tools)
+    assert sorted(made.repro()) == sorted(STAGES)
+    assert made.run("git", "add", "-A").returncode == 0
+    assert made.run("git", "commit", "-qm", "figures").returncode == 0
+    yield made
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_run_leaves_a_whole_model_with_its_figures(finished: Clone) -> None:
+    folder = finished.folder
+    assert (folder / "models/tiny/quants/tiny-correct-1M.gguf").stat().st_size > 100_000
+    evaluated = read_json(folder / "metrics/tiny/eval.json")["Q4_K_M"]
+    test_rows = list(read_jsonl(folder / "data/dataset/test.jsonl"))
+    assert evaluated["exact_match_n"] == len(test_rows)
+    assert evaluated["exact_match_low"] <= evaluated["exact_match"] <= evaluated["exact_match_high"]
+    fidelity = read_json(folder / "metrics/tiny/fidelity.json")
+    assert 0.5 < fidelity["Q4_K_M"]["perplexity_ratio"] < 2
+
+
+def test_a_random_model_is_refused_by_the_check_but_recorded_by_the_run(finished: Clone) -> None:
+    checked = finished.run("python", "-m", "stages.gate", "check")
+    assert checked.returncode == 1
+    assert "exact_match" in checked.stderr
+    assert read_json(finished.folder / "metrics/tiny/gate.json")["verdict"] == "red"
+
+
+def test_metrics_and_plots_are_shown(finished: Clone) -> None:
+    assert "exact_match" in finished.run("dvc", "metrics", "show", "--md").stdout
+    assert finished.run("dvc", "plots", "show", "-o", str(finished.folder / ".cache/plots")).returncode == 0
+
+
+def test_a_second_run_runs_nothing(finished: Clone) -> None:
+    assert finished.repro() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("params.yaml", "exact_match_min: 0.85", "exact_match_min: 0.9", ["gate"]),
+        (
+            "params.yaml",
+            "    - Q4_K_M\n",
+            "    - Q4_K_M\n    - Q8_0\n",
+            ["quantize", "fidelity", "evaluate", "gate"],
+        ),
+        ("params.yaml", "backend: local", "backend: kaggle", []),  # where training runs is not what is trained
+        ("kaggle/adapter.py", "torch.manual_seed(seed)", "torch.manual_seed(seed + 1)", STAGES[3:]),
+        ("configs/tiny.yaml", "rank: 8", "rank: 4", STAGES[3:]),
+    ],
+)
+def test_a_change_reruns_only_what_follows_from_it(
+    finished: Clone, file: str, old: str, new: str, stages: list[str]
+) -> None:
+    before = (finished.folder / file).read_text(encoding="utf-8")
+    finished.edit(file, old, new)
+    try:
+        assert sorted(finished.repro()) == sorted(stages)
+    finally:
+        (finished.folder / file).write_text(before, encoding="utf-8")
+    assert finished.repro() == []  # what was run before the change comes back from the cache
+
+
+def test_another_size_leaves_this_one_alone_and_coming_back_runs_nothing(finished: Clone) -> None:
+    other = yaml.safe_load((finished.folder / "configs/tiny.yaml").read_text())
+    other["train"]["max_examples"] = 100
+    (finished.folder / "configs/tinier.yaml").write_text(yaml.safe_dump(other))
+    before = finished.outputs()
+    experiment = finished.run("dvc", "exp", "run", "-S", "model_size=tinier")
+    assert experiment.returncode == 0, experiment.stderr
+    assert (finished.folder / "metrics/tinier/gate.json").is_file()
+    finished.edit("params.yaml", "model_size: tinier", "model_size: tiny")
+    assert finished.repro() == []  # dvc had put the other size's models away; its cache gives them back
+    assert finished.outputs() == before
+
+
+def test_a_run_killed_in_every_stage_ends_as_an_undisturbed_one(
+    finished: Clone, tmp_path: Path, tools: Path, root: Path
+) -> None:
+    killed = clone(root, tmp_path, tools)
+    for stage in STAGES:
+        kill_during(killed, stage)
+    assert killed.run("python", "-m", "stages.common.stale_locks").returncode == 0
+    killed.repro()
+    assert killed.outputs() == finished.outputs()
+    assert not list(killed.folder.glob("models/**/.*.partial-*"))
+
+
+def kill_during(clone: Clone, stage: str) -> None:
+    """Start `dvc repro` and end dvc itself, as a power cut would, while `stage` is at work."""
+    assert clone.run("python", "-m", "stages.common.stale_locks").returncode == 0
+    log = clone.folder / ".cache/killed.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            ["dvc", "repro"], cwd=clone.folder, env=clone.environment, stdout=out, stderr=subprocess.STDOUT
+        )
+    deadline = time.monotonic() + 300
+    while f"Running stage '{stage}'" not in shown(log) and process.poll() is None:
+        assert time.monotonic() < deadline, shown(log)
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert f"Running stage '{stage}'" in shown(log), shown(log)
+
+
+def shown(log: Path) -> str:
+    """What a log holds so far; the last character may be half-written."""
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
+def test_every_stage_reads_only_its_deps_and_params(finished: Clone, tmp_path: Path) -> None:
+    """Each stage runs in a folder that holds nothing but what dvc.yaml lists for it, and the plumbing."""
+    for stage, entry in yaml.safe_load((finished.folder / "dvc.yaml").read_text())["stages"].items():
+        sandbox = tmp_path / stage
+        furnish(sandbox, finished.folder, entry)
+        environment = {**finished.environment, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(entry["cmd"].split(), cwd=sandbox, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{stage}: {done.stderr}"
+        for kind in ("outs", "metrics", "plots"):
+            for output in entry.get(kind, []):
+                name = output if isinstance(output, str) else next(iter(output))
+                assert (sandbox / name.replace("${model_size}", "tiny")).exists(), f"{stage}: {name}"
+        shutil.rmtree(sandbox)
+
+
+PLUMBING = [
+    "__init__", "errors", "cli", "files", "paths", "config", "processes", "progress", "downloads", "llama_cpp"
+]  # fmt: skip
+"""Modules of stages/common that, as stages/training, shape no result; no stage lists them (see dvc.yaml)."""
+
+
+def furnish(sandbox: Path, origin: Path, entry: dict) -> None:
+    """Copy the plumbing, the listed deps and the listed parameters of one stage."""
+    plumbing = ["stages/__init__.py", "stages/training", *(f"stages/common/{name}.py" for name in PLUMBING)]
+    names = [*plumbing, *entry["deps"]]
+    for name in (name.replace("${model_size}", "tiny") for name in names):
+        target = sandbox / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (origin / name).is_dir():
+            shutil.copytree(origin / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(origin / name, target)
+    listed = {"params.yaml": ["model_size"], "configs/tiny.yaml": []}
+    for param in entry.get("params", []):
+        if isinstance(param, str):
+            listed["params.yaml"].append(param)
+        else:
+            listed["configs/tiny.yaml"] += [key.split(".")[0] for key in next(iter(param.values()))]
+    (sandbox / "configs").mkdir()
+    for file, keys in listed.items():
+        content = yaml.safe_load((origin / file).read_text(encoding="utf-8"))
+        (sandbox / file).write_text(yaml.safe_dump({key: content[key] for key in set(keys)}), encoding="utf-8")

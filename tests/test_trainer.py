@@ -1,0 +1,394 @@
+"""The trainer: its gradients are those of transformers + peft, and a run survives what happens to runs."""
+
+import copy
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from adapter import Adapter
+from decoder import Decoder
+from loss_scale import LossScale
+from packing import Example, build, plan
+from peft import PeftModel
+from run_files import read_run
+from safetensors.torch import load_file
+from schedule import Schedule, crossed
+from tokenizers import Tokenizer, models, pre_tokenizers
+from train_lora import TrainingError, train
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+TRAINER = Path("kaggle/train_lora.py")
+STOP = "<|im_end|>"
+SIZES = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+    "tie_word_embeddings": True,
+}
+
+
+def random_model(kind: str, vocabulary: int = 97) -> torch.nn.Module:
+    torch.manual_seed(0)
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **SIZES))
+    # norms of queries and keys, and heads wider than hidden / heads, as in Qwen3
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocabulary, head_dim=16, **SIZES))
+    for layer in model.model.layers:
+        torch.nn.init.uniform_(layer.self_attn.q_norm.weight, 0.5, 2)
+        torch.nn.init.uniform_(layer.self_attn.k_norm.weight, 0.5, 2)
+    return model
+
+
+def random_examples(count: int) -> list[Example]:
+    rng = random.Random(1)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(97) for _ in range(count))
+
+    prefixes = [tokens(7), tokens(9)]
+    return [Example(prefixes[i % 2], tokens(rng.randint(3, 9)), tokens(rng.randint(1, 6))) for i in range(count)]
+
+
+def adapted(kind: str, dtype: torch.dtype, layers: int | None = None) -> tuple[Decoder, Adapter, PeftModel]:
+    """The trainer's model with an adapter that does something, and the same in transformers + peft."""
+    adapter = Adapter(random_model(kind), rank=4, alpha=8, layers=layers, seed=3)
+    with torch.no_grad():
+        adapter.values.add_(torch.randn(adapter.values.shape), alpha=0.1)
+    reference = copy.deepcopy(adapter.peft)
+    decoder = Decoder(adapter.peft.get_base_model(), dtype)
+    adapter.attach(decoder.layers)
+    return decoder, adapter, reference
+
+
+def separate_sequences(model: PeftModel, examples: list[Example]) -> tuple[float, torch.Tensor]:
+    """Mean loss over all answer tokens and its gradient, one sequence at a time through transformers."""
+    total, answers = torch.zeros(()), 0
+    for example in examples:
+        ids = torch.tensor([example.prefix + example.question + example.answer])
+        logits = model(input_ids=ids, use_cache=False).logits[0, -len(example.answer) - 1 : -1]
+        total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(example.answer), reduction="sum")
+        answers += len(example.answer)
+    (total / answers).backward()
+    return total.item() / answers, torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def one_step(examples: list[Example]):
+    [rows] = plan(examples, row_tokens=40, rows_per_step=99, total=len(examples), seed=0)
+    assert len(rows) > 2
+    assert max(len(row.examples) for row in rows) > 1
+    return build(examples, rows)
+
+
+@pytest.mark.parametrize("layers", [None, 2])
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_prefix_shared_rows_give_the_loss_and_gradients_of_separate_sequences(kind, layers):
+    examples = random_examples(14)
+    decoder, adapter, reference = adapted(kind, torch.float32, layers)
+    step = one_step(examples)
+
+    loss = decoder.loss_and_gradients(step, 1 / len(step.targets)).item() / len(step.targets)
+    expected_loss, expected = separate_sequences(reference, examples)
+
+    assert loss == pytest.approx(expected_loss, abs=1e-5)
+    assert expected.abs().max() > 0.05
+    torch.testing.assert_close(adapter.values.grad, expected, rtol=0, atol=1e-5)
+    assert decoder.loss(step).item() / len(step.targets) == pytest.approx(loss, abs=1e-5)
+
+
+def test_bf16_gradients_point_the_same_way():
+    examples = random_examples(14)
+    decoder, adapter, reference = adapted("qwen3", torch.bfloat16)
+    step = one_step(examples)
+
+    decoder.loss_and_gradients(step, 1 / len(step.targets))
+    _, expected = separate_sequences(reference, examples)
+
+    assert torch.nn.functional.cosine_similarity(adapter.values.grad, expected, dim=0) > 0.99
+
+
+def test_a_new_adapter_changes_nothing_and_its_seed_makes_it():
+    same, other = (Adapter(random_model("llama"), 4, 8, None, seed) for seed in (3, 4))
+    again = Adapter(random_model("llama"), 4, 8, None, 3)
+
+    assert torch.equal(same.values, again.values)
+    assert not torch.equal(same.values, other.values)
+    assert all(not p.any() for name, p in same.peft.named_parameters() if "lora_B" in name)
+
+
+def test_the_rate_warms_up_and_has_decayed_at_the_end_of_the_steps_or_of_the_time():
+    schedule = Schedule(steps=100, time_budget_s=1000, warmup_share=0.1, peak=1.0)
+    rates = [schedule.learning_rate(step, step * 0.1) for step in range(100)]
+
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == pytest.approx(1, abs=0.06)
+    assert rates[-1] == pytest.approx(0, abs=0.01)
+    assert rates == [schedule.learning_rate(step, 0) for step in range(100)]  # the clock has no say
+    assert schedule.learning_rate(step=20, elapsed_s=990) < 0.02
+    assert schedule.progress(step=20, elapsed_s=1000) == 1
+
+
+def test_validation_comes_at_its_share_of_the_run_and_at_the_end():
+    places = [step for step in range(10) if crossed(step / 10, (step + 1) / 10, 0.25)]
+
+    assert places == [2, 4, 7, 9]
+    assert [step for step in range(10) if crossed(step / 10, (step + 1) / 10, 0)] == [9]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The description of a short run on a tiny model, as a file, and the function that changes it."""
+    base, dataset = tmp_path / "base", tmp_path / "dataset"
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=STOP)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", STOP]})
+    tokenizer.chat_template = Path("data/chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.save_pretrained(base)
+    random_model("llama", len(tokenizer)).save_pretrained(base)
+    dataset.mkdir()
+    rng = random.Random(0)
+    for name, count in (("train", 300), ("valid", 20)):
+        lines = []
+        for _ in range(count):
+            word = "".join(rng.choice("abcdef") for _ in range(rng.randint(3, 9)))
+            turns = {
+                "system": f"For {rng.choice(['bash', 'zsh'])}.",
+                "user": f"gti {word}",
+                "assistant": f"git {word}",
+            }
+            lines.append(json.dumps({"messages": [{"role": r, "content": c} for r, c in turns.items()]}) + "\n")
+        (dataset / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    description = {
+        "base": str(base),
+        "base_name": "nobody/tiny",
+        "dataset": str(dataset),
+        "adapter": str(tmp_path / "adapter"),
+        "metrics": str(tmp_path / "metrics" / "train.json"),
+        "plots": str(tmp_path / "plots"),
+        "checkpoints": str(tmp_path / "checkpoints"),
+        "seed": 5,
+        "settings": {
+            "rank": 4,
+            "alpha": 8,
+            "layers": None,
+            "learning_rate": 0.003,
+            "warmup_share": 0.05,
+            "weight_decay": 0.01,
+            "betas": [0.9, 0.99],
+            "clip_norm": 1.0,
+            "epochs": 1.0,
+            "max_examples": None,
+            "row_tokens": 200,
+            "rows_per_step": 2,
+            "time_budget_s": 1000,
+            "validate_every": 0.5,
+            "validation_rows": 10,
+            "checkpoint_every_s": 1000,
+        },
+    }
+
+    def describe(**settings: object) -> Path:
+        description["settings"].update(settings)
+        path = tmp_path / "run.json"
+        path.write_text(json.dumps(description), encoding="utf-8")
+        return path
+
+    return describe
+
+
+def start_trainer(description: Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """The trainer as a program, of one thread a process; by torchrun where there are several."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"] if processes > 1 else []
+    argv = [sys.executable, *launcher, TRAINER, description]
+    return subprocess.run(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_adapter_of_one_to_rounding(run):
+    description = run(epochs=0.2, rows_per_step=3)  # a step's rows do not divide evenly
+    weights = {}
+    for processes in (1, 2):
+        done = start_trainer(description, processes)
+        assert done.returncode == 0, done.stderr
+        weights[processes] = load_file(read_run(description).adapter / "adapter_model.safetensors")
+
+    assert json.loads(read_run(description).metrics.read_text())["examples"] == 60
+    assert weights[1].keys() == weights[2].keys()
+    for name, value in weights[1].items():
+        torch.testing.assert_close(weights[2][name], value, rtol=0, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_a_run_whose_session_ends_stops_with_a_checkpoint_and_goes_on_to_the_same_adapter(run):
+    description = run(epochs=0.2)
+    assert start_trainer(description).returncode == 0
+    expected = adapter_digest(description)
+    whole = json.loads(description.read_text())
+    description.write_text(json.dumps({**whole, "stop_after_s": 0.0}))
+
+    stopped = start_trainer(description)
+    assert stopped.returncode == 75, stopped.stderr
+    assert "stopped at step 1 of" in stopped.stderr
+    assert len(list(read_run(description).checkpoints.glob("*/checkpoint.pt"))) == 1
+
+    description.write_text(json.dumps(whole))
+    assert "going on from step 1 " in start_trainer(description).stderr
+    assert adapter_digest(description) == expected
+
+
+def test_the_loss_scale_halves_on_overflow_grows_back_and_gives_up_on_a_run_of_them():
+    scale = LossScale(torch.float16)
+    first = scale.value
+    assert not scale.accepts(float("inf"))
+    assert scale.value == first / 2
+    assert all(scale.accepts(1.0) for _ in range(500))
+    assert scale.value == first
+    assert not scale.skips_too_often(501)
+    while not scale.skips_too_often(501):
+        assert not scale.accepts(float("nan"))
+    assert scale.skipped > 10
+
+    assert LossScale(torch.float32).value == 1
+    assert not LossScale(torch.float32).accepts(float("nan"))
+
+
+def test_a_scaled_loss_gives_the_gradients_of_an_unscaled_one_in_fp16():
+    examples = random_examples(14)
+    step = one_step(examples)
+    decoder, adapter, reference = adapted("qwen3", torch.float16)
+
+    decoder.loss_and_gradients(step, 2.0**11 / len(step.targets))
+    _, expected = separate_sequences(reference, examples)
+
+    assert torch.nn.functional.cosine_similarity(adapter.values.grad / 2.0**11, expected, dim=0) > 0.999
+
+
+def test_an_outdated_torchao_is_hidden_from_peft(tmp_path):
+    (tmp_path / "torchao").mkdir()
+    (tmp_path / "torchao/__init__.py").write_text("")
+    (tmp_path / "torchao-0.10.0.dist-info").mkdir()
+    (tmp_path / "torchao-0.10.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchao\nVersion: 0.10.0\n"
+    )
+    program = "import adapter; {}adapter.is_torchao_available()"
+    environment = {**os.environ, "PYTHONPATH": f"kaggle{os.pathsep}{tmp_path}"}
+
+    def ends_well(hiding: str) -> bool:
+        done = subprocess.run([sys.executable, "-c", program.format(hiding)], env=environment, capture_output=True)
+        return done.returncode == 0
+
+    assert not ends_well("")
+    assert ends_well("adapter.hide_broken_torchao(); ")
+
+
+def adapter_digest(description: Path) -> str:
+    return hashlib.sha256((read_run(description).adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_run_learns_and_leaves_an_adapter_that_peft_loads(run):
+    description = read_run(run())
+
+    train(description)
+
+    metrics = json.loads(description.metrics.read_text())
+    curve = (description.plots / "loss.csv").read_text().splitlines()
+    assert metrics["examples"] == 300
+    assert curve[0] == "step,examples,train_loss,learning_rate"
+    assert metrics["train_loss"] < float(curve[1].split(",")[2])
+    assert len((description.plots / "valid.csv").read_text().splitlines()) == 3
+    config = (description.adapter / "adapter_config.json").read_text()
+    assert json.loads(config)["base_model_name_or_path"] == "nobody/tiny"
+    assert str(description.base.parent) not in config
+    digests = json.loads((description.adapter / "digests.json").read_text())
+    saved = description.adapter / "adapter_model.safetensors"
+    assert digests["adapter"][saved.name] == hashlib.sha256(saved.read_bytes()).hexdigest()
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(description.base), description.adapter)
+    loaded = dict(model.named_parameters())
+    for name, value in load_file(saved).items():
+        assert torch.equal(loaded[name.replace(".weight", ".default.weight")], value)
+    assert not list(description.checkpoints.glob("*"))
+
+
+def test_max_examples_and_the_time_budget_end_a_run_early(run):
+    few = read_run(run(max_examples=40))
+    train(few)
+    assert json.loads(few.metrics.read_text())["examples"] == 40
+
+    hurried = read_run(run(max_examples=None, epochs=300.0, time_budget_s=1))
+    begin = time.monotonic()
+    train(hurried)
+    last_rate = float((hurried.plots / "loss.csv").read_text().splitlines()[-1].split(",")[3])
+    assert time.monotonic() - begin < 60
+    assert last_rate < 0.0003
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(run):
+    with pytest.raises(TrainingError, match=r"step 2.*learning_rate"):
+        train(read_run(run(learning_rate=1e38)))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run):
+    def start(description: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, TRAINER, description], stderr=subprocess.PIPE, text=True, env={**os.environ}
+        )
+
+    description = run(checkpoint_every_s=0.0)  # one after every step
+    checkpoints = read_run(description).checkpoints
+    whole = start(description)
+    assert whole.wait() == 0
+    expected = adapter_digest(description)
+
+    killed = start(description)
+    while not (saved := list(checkpoints.glob("*/checkpoint.pt"))):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert torch.load(saved[0], weights_only=True)["step"] > 0
+    resumed = start(description)
+    _, messages = resumed.communicate()
+
+    assert resumed.returncode == 0, messages
+    assert "going on from step" in messages
+    assert adapter_digest(description) == expected
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda run: run.base.joinpath("config.json").unlink(), "config.json"),
+        (lambda run: run.dataset.joinpath("train.jsonl").write_text("{\n"), "train.jsonl:1"),
+    ],
+)
+@pytest.mark.slow
+def test_bad_input_is_one_line_and_exit_status_1(run, spoil, complaint):
+    description = run()
+    spoil(read_run(description))
+
+    done = subprocess.run([sys.executable, TRAINER, description], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert complaint in done.stderr.strip()
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not read_run(description).adapter.exists()

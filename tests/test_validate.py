@@ -1,0 +1,323 @@
+"""What the validate stage refuses, how it says so, and what it leaves behind."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.common.chat import system_prompt
+from stages.validating.collection import check_shares, check_size, find_contradictions, find_duplicates
+from stages.validating.judging import read_and_judge
+from stages.validating.limits import limits
+from stages.validating.report import WORST_FIRST
+from stages.validating.rows import Row
+from stages.validating.rules import ROW_RULES
+
+REPOSITORY = Path(__file__).parent.parent
+PARAMS = {
+    "model_size": "tiny",
+    "seed": 7,
+    "data": {
+        "rows": 200,
+        "shells": {"bash": 0.5, "zsh": 0.5, "powershell": 0, "cmd": 0, "fish": 0, "tcsh": 0},
+        "families": {"subcommand": 0.8, "correct": 0.2},
+        "grammar_share": 0.5,
+        "max_chars": 60,
+        "heldout_tools": ["cargo"],
+    },
+}
+
+
+def content(shell="bash", before="git psuh", after="git push", **meta):
+    unchanged = before == after
+    said = {
+        "shell": shell,
+        "family": "correct" if unchanged else "subcommand",
+        "kind": "none" if unchanged else "transposition",
+        "tool": (after.split() or ["none"])[0],
+        "source": "hand",
+        "group": f"{before}>{after}",
+        **meta,
+    }
+    return {
+        "messages": [
+            {"role": "system", "content": system_prompt(shell)},
+            {"role": "user", "content": before},
+            {"role": "assistant", "content": after},
+        ],
+        "meta": said,
+    }
+
+
+def write(path: Path, rows: list) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def broken(tmp_path: Path, row, max_chars: int = 60) -> list[tuple[str, str]]:
+    """The rules that one row breaks, with the messages."""
+    _, findings = read_and_judge([write(tmp_path / "rows.jsonl", [row])], max_chars)
+    return [(finding.rule, finding.message) for finding in findings]
+
+
+GOOD = [
+    content(),
+    content(before="git status", after="git status"),
+    content(before="docker ps --format {{.Names}}", after="docker ps --format {{.Names}}"),
+    content(before="awk '{print $1}' a.txt", after="awk '{print $1}' a.txt"),
+    content(before="cp a.{txt,md} /tmp", after="cp a.{txt,md} /tmp"),
+    content(before="find . -name '*.py' -exec wc -l {} +", after="find . -name '*.py' -exec wc -l {} +"),
+    content(before="grpe TODO a.txt", after="grep TODO a.txt"),
+    content(before="LANG=C sotr a.txt", after="LANG=C sort a.txt", tool="sort"),
+    content(before="./bin/run", after="./bin/run"),
+    content(before="git lgo HEAD@{u}", after="git log HEAD@{u}"),
+    content(before="echo ${HOME}", after="echo ${HOME}"),
+    content(before="head -n 20/etc/hosts", after="head -n 20 /etc/hosts"),
+    content(before="cat /ect/hosts", after="cat /etc/hosts"),
+    content(before="ls src / main", after="ls src/main"),
+    content(before="tail -n20 app.log", after="tail -n 20 app.log"),
+    content("powershell", "gps | % {$_.Name}", "gps | % {$_.Name}"),
+    content("powershell", "Get-Conten C:/logs/a.txt", "Get-Content C:\\logs\\a.txt"),
+    content("powershell", "cd -", "cd -"),
+    content("powershell", "Set-PSReadLineOption -BellStyle None", "Set-PSReadLineOption -BellStyle None"),
+    content("zsh", "zstyle '*' list 'm:{a-z}={A-Z}'", "zstyle '*' list 'm:{a-z}={A-Z}'"),
+    content("cmd", "dri /s C:\\logs", "dir /s C:\\logs"),
+    content("zsh", "ls **/*.py(.)", "ls **/*.py(.)"),
+    content("fish", "sudp reboot", "sudo reboot"),
+]
+
+
+@pytest.mark.parametrize("row", GOOD, ids=lambda row: row["messages"][1]["content"])
+def test_a_good_row_breaks_no_rule(tmp_path, row):
+    assert broken(tmp_path, row) == []
+
+
+def edited(change) -> dict:
+    row = content()
+    change(row)
+    return row
+
+
+BAD = [
+    ("utf-8", "byte", b'{"messages": "\xff"}'),
+    ("utf-8", "surrogate", b'{"messages": "\\ud800"}'),
+    ("json", "column", b'{"messages": ['),
+    ("json", "column", b""),
+    ("schema", "braces", b"[1, 2]"),
+    ("schema", "list of three", {"messages": []}),
+    ("schema", "role", edited(lambda row: row["messages"].reverse())),
+    ("schema", "not text", edited(lambda row: row["messages"][1].update(content=None))),
+    ("schema", "role` and `content", edited(lambda row: row["messages"][2].update(name="x"))),
+    ("schema", "system text", edited(lambda row: row["messages"][0].update(content="You correct bash."))),
+    ("schema", "empty", content(after=" ")),
+    ("schema", "blank", content(before="git psuh ")),
+    ("schema", "control character", content(before="git\tpsuh")),
+    ("schema", "control character", content(after="git push\nls")),
+    ("schema", "NFC", content(before="cat e\u0301.txtt", after="cat \u00e9.txt")),
+    ("schema", "61 characters", content(before="git psuh " + "x" * 52, after="git push " + "x" * 51)),
+    ("meta", "no `meta`", {"messages": content()["messages"]}),
+    ("meta", "group", content(group="")),
+    ("meta", "kind", content(kind=["transposition"])),
+    ("meta", "color", content(color="red")),
+    ("meta", "meta.shell", edited(lambda row: row["meta"].update(shell="zsh"))),
+    ("meta", "family", content(family="guess")),
+    ("meta", "kind", content(kind="magic")),
+    ("meta", "does not go with", content(kind="none")),
+    ("meta", "no command", content(tool="svn")),
+    ("null", "nothing is corrected", content(before="git push", kind="omission", family="subcommand")),
+    ("null", "changed", content(family="correct", kind="none")),
+    ("danger", "sudo", content(before="apt update", after="sudo apt update", tool="apt")),
+    ("leftover", "{{", content("powershell", "gps | ? {{$_.CPU}}", "gps | ? {{$_.CPU}}")),
+    ("leftover", "{{", content(before="awk '{{print}}' a.txt", after="awk '{{print}}' a.txt")),
+    ("leftover", "{branch}", content(before="git psuh {branch}", after="git push {branch}")),
+    ("leftover", "<branch>", content("fish", "git psuh <branch>", "git push <branch>")),
+    ("leftover", "TODO", content(before="git psuh TODO", after="git push TODO")),
+    ("leftover", "double_space", content(before="git  psuh")),
+    ("invented", "https://", content(before="git clone", after="git clone https://example.com/a.git")),
+    ("invented", "/opt/app", content(before="mkdri", after="mkdir /opt/app")),
+    ("invented", "5", content(before="head -n", after="head -n 5")),
+    ("invented", "'x y'", content(before="git commti -m", after="git commit -m 'x y'")),
+    ("invented", "8080", content(before="docker rnu --port=", after="docker run --port=8080")),
+    ("syntax", "bash", content(before="ehco (a", after="echo (a")),
+    ("syntax", "powershell", content("powershell", "gps | ? { $_.CPU", "gps | ? { $_.CPU")),
+]
+
+
+@pytest.mark.parametrize(("rule", "message", "row"), BAD, ids=lambda value: str(value)[:24])
+def test_a_bad_row_breaks_the_rule_that_names_its_fault(tmp_path, rule, message, row):
+    found = broken(tmp_path, row)
+    assert [each for each in found if each[0] == rule and message in each[1]], found
+
+
+def rows_of(*contents) -> list[Row]:
+    return [
+        Row(Path("x.jsonl"), line, each, each["meta"]["shell"], *(m["content"] for m in each["messages"][1:]))
+        for line, each in enumerate(contents, start=1)
+    ]
+
+
+def test_a_duplicate_names_the_row_it_repeats():
+    (finding,) = find_duplicates(rows_of(content(), content("zsh"), content(group="other")))
+    assert (finding.line, finding.message) == (3, "the same as x.jsonl:1")
+
+
+def test_contradictions_are_found_within_a_shell_with_blanks_counted_once():
+    rows = rows_of(content(), content("zsh", after="git pull"), content(before="git  psuh", after="git pull"))
+    assert [finding.line for finding in find_contradictions(rows)] == [1, 3]
+
+
+def test_shares_may_be_off_by_half_a_point_and_no_more():
+    rows = rows_of(*[content()] * 504, *[content("zsh")] * 496)
+    assert not list(check_shares(Path("x"), rows, {"shell": {"bash": 0.5, "zsh": 0.5}}))
+    found = list(check_shares(Path("x"), rows, {"shell": {"bash": 0.49, "zsh": 0.5, "fish": 0.01}}))
+    assert [finding.message.split(",")[0].split()[-1] for finding in found] == ["bash", "fish"]
+
+
+def test_the_size_asked_for_is_needed_up_to_the_smallest_useful_one():
+    rows = rows_of(*[content()] * 10)
+    assert not list(check_size(Path("x"), rows, 10))
+    assert list(check_size(Path("x"), rows, 11))
+    assert "20000" in next(iter(check_size(Path("x"), rows, 24000))).message
+
+
+def test_every_rule_has_its_place_in_the_report():
+    assert set(ROW_RULES) < set(WORST_FIRST)
+
+
+def test_every_mistake_that_data_weighs_is_a_known_kind():
+    mistakes = yaml.safe_load((REPOSITORY / "data/mistakes.yaml").read_text())
+    weighed = set(mistakes["weights"]) - {"structural"}
+    for kinds in mistakes["structural"].values():
+        weighed |= set(kinds)
+    assert weighed <= limits().kinds
+
+
+def some_rows(count: int = 200) -> list[dict]:
+    """Bash and zsh alternating, a fifth already right, a few of a held-out tool."""
+    rows = []
+    for number in range(count):
+        shell, tool = ("bash", "zsh")[number % 2], "cargo" if number // 2 % 25 == 3 else "git"
+        right = f"{tool} show v{number // 2}"
+        wrong = right if number // 2 % 5 == 0 else right.replace("show", "shwo")
+        rows.append(content(shell, wrong, right, tool=tool, group=f"g{number // 2}"))
+    return rows
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    names = [f"data/{name}.yaml" for name in ("danger", "mistakes", "requests", "slips", "validation")]
+    for name in (*names, "tests/inference_test_cases.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    write(tmp_path / "data/generated.jsonl", some_rows())
+    return tmp_path
+
+
+def validate(project: Path, *files: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.validate", *files],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def outputs(project: Path) -> dict[str, bytes]:
+    found = [*project.glob("data/dataset/*"), *project.glob("metrics/*")]
+    return {str(path.relative_to(project)): path.read_bytes() for path in sorted(found)}
+
+
+def test_the_stage_writes_four_splits_and_their_figures_the_same_each_time(project):
+    done = validate(project)
+    assert done.returncode == 0, done.stderr
+    first = outputs(project)
+    assert list(first) == [f"data/dataset/{name}.jsonl" for name in ("heldout", "test", "train", "valid")] + [
+        "metrics/data.json"
+    ]
+    figures = json.loads(first["metrics/data.json"])
+    assert figures["rows"] == 200
+    assert figures["splits"]["heldout"]["rows"] == 8
+    assert figures["splits"]["test"]["rows"] == figures["splits"]["valid"]["rows"] == 10
+    assert figures["shell_share"] == {"bash": 0.5, "zsh": 0.5}
+    assert b"cargo" not in first["data/dataset/train.jsonl"]
+    validate(project)
+    assert outputs(project) == first
+
+
+def test_a_broken_rule_names_file_line_rule_and_row_and_keeps_the_outputs(project):
+    validate(project)
+    before = outputs(project)
+    write(
+        project / "data/extra/mine.jsonl",
+        [content("fish", "gti status", "git status"), content("fish", "git pusj", "git push --force"), b"{"],
+    )
+    done = validate(project)
+    assert done.returncode == 1
+    first, second, summary = done.stderr.splitlines()
+    assert first.startswith("data/extra/mine.jsonl:3: [json] not JSON")
+    assert second == (
+        "data/extra/mine.jsonl:2: [danger] adds danger (force: --force): fish: git pusj -> git push --force"
+    )
+    assert summary.startswith("validate: error: 2 findings (json 1, danger 1)")
+    assert outputs(project) == before
+
+
+def test_extra_rows_join_the_splits_without_a_group_of_their_own(project):
+    row = content("fish", "gti status", "git status")
+    del row["meta"]["group"]
+    write(project / "data/extra/mine.jsonl", [row])
+    done = validate(project)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((project / "metrics/data.json").read_text())["rows"] == 201
+
+
+def test_too_many_findings_are_counted_and_only_the_worst_shown(project):
+    rows = [content(before="git psuh", after=f"git push {number}", group="g") for number in range(80)]
+    done = validate(project, str(write(project / "many.jsonl", rows)))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == limits().printed + 1
+    assert all("[contradiction]" in line for line in done.stderr.splitlines()[:-1])
+    report = (project / ".cache/validate-report.jsonl").read_text().splitlines()
+    assert len(report) == 80 + 80  # each contradicts another and takes its number from nowhere
+    assert not outputs(project)
+
+
+def test_a_file_alone_is_judged_by_its_rows_and_needs_neither_size_nor_shares(project):
+    done = validate(project, str(write(project / "one.jsonl", [content()])))
+    assert (done.returncode, done.stdout) == (0, "1 rows, nothing wrong\n")
+
+
+def test_rows_without_metadata_are_still_held_to_the_other_rules(project):
+    row = content(before="apt update", after="sudo apt update")
+    del row["meta"]
+    done = validate(project, str(write(project / "one.jsonl", [row])))
+    assert [line.split("[")[1].split("]")[0] for line in done.stderr.splitlines()[:2]] == ["danger", "meta"]
+
+
+def test_missing_rows_are_an_error_that_names_the_file(project):
+    (project / "data/generated.jsonl").unlink()
+    done = validate(project)
+    assert done.returncode == 1
+    assert done.stderr.startswith("validate: error: data/generated.jsonl: not there")
+
+
+def test_a_share_that_is_off_is_an_error(project):
+    write(
+        project / "data/generated.jsonl",
+        [row for row in some_rows(240) if row["meta"]["shell"] == "bash" or 1][:230],
+    )
+    params = {**PARAMS, "data": {**PARAMS["data"], "families": {"subcommand": 0.7, "correct": 0.3}}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    done = validate(project)
+    assert done.returncode == 1
+    assert "[shares]" in done.stderr
+    assert not outputs(project)
