@@ -1,7 +1,6 @@
 """The edge of every stage: errors become one line, a stage runs once at a time and dies with what started it."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -59,25 +58,32 @@ def test_a_defect_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_a_stage_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", [0.15, 1.5], ids=["while-it-imports", "at-work"])
+def test_a_stage_dies_with_the_process_that_started_it(tmp_path: Path, moment: float) -> None:
+    package = tmp_path / "stages"
+    package.mkdir()
+    for name in ("__init__.py", "common"):
+        (package / name).symlink_to(Path(ROOT) / "stages" / name)
+    (package / "sleeper.py").write_text("import time\ntime.sleep(1)  # a slow import\ntime.sleep(60)\n")
     starter = (
         "import subprocess, sys, time\n"
-        f"sleeper = {PRELUDE!r} + 'run_stage(\"s\", lambda: time.sleep(60))'\n"
-        "child = subprocess.Popen([sys.executable, '-c', sleeper])\n"
-        "time.sleep(1.5); print(child.pid, flush=True); time.sleep(60)"
+        "child = subprocess.Popen([sys.executable, '-m', 'stages.sleeper'])\n"
+        f"time.sleep({moment}); print(child.pid, flush=True); time.sleep(60)"
     )
-    env = {**os.environ, "PYTHONPATH": ROOT}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", starter], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
-    )
+    parent = subprocess.Popen([sys.executable, "-c", starter], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
+    assert _lives(child)
+    parent.kill()
     parent.wait()
     parent.stdout.close()
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists() and _state(child) != "Z" and time.monotonic() < deadline:
+    while _lives(child) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not Path(f"/proc/{child}").exists() or _state(child) == "Z"
+    assert not _lives(child)
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and _state(pid) != "Z"
 
 
 def _state(pid: int) -> str:

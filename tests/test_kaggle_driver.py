@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,13 @@ def kaggle(tmp_path: Path, account: Account) -> Iterator[StandInKaggle]:
 
 @pytest.fixture
 def tree(tmp_path: Path, kaggle: StandInKaggle, account: Account) -> Tree:
-    made = Tree(tmp_path / "tree", kaggle, account)
-    made.use_stand_in_trainer()
-    return made
+    return planted(tmp_path, kaggle, account)
+
+
+def planted(folder: Path, kaggle: StandInKaggle, account: Account) -> Tree:
+    tree = Tree(folder / "tree", kaggle, account)
+    tree.use_stand_in_trainer()
+    return tree
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +55,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("undisturbed")
     owner = alice()
     with serve(StandInKaggle(folder / "stand-in", accounts=[owner])) as served:
-        made = Tree(folder / "tree", served, owner)
-        made.use_stand_in_trainer()
-        done = made.run()
+        tree = planted(folder, served, owner)
+        done = tree.run()
         assert done.returncode == DONE, done.stdout
         assert served.runs_started() == 1
-        digest = made.adapter()
+        digest = tree.adapter()
     shutil.rmtree(folder)
     return digest
 
@@ -150,33 +154,53 @@ FAULTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def endured(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, undisturbed: str
+) -> Iterator[dict[str, Future[None]]]:
+    """Every fault of this session, some at a time: half of each is waiting."""
+    asked = {item.callspec.params["name"] for item in request.session.items if "endured" in item.fixturenames}
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        yield {
+            name: pool.submit(endure, tmp_path_factory.mktemp("fault"), undisturbed, name, status, runs)
+            for name, status, runs in FAULTS
+            if name in asked
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def endure(folder: Path, undisturbed: str, name: str, status: int, runs: int | None) -> None:
+    """Run the stage while the fault lasts, and after it is lifted."""
+    owner = alice()
+    with serve(StandInKaggle(folder / "stand-in", accounts=[owner])) as kaggle:
+        tree = planted(folder, kaggle, owner)
+        kaggle.faults.add(fault(name))
+
+        during = tree.run()
+
+        assert during.returncode == status, during.stdout
+        ours = [line for line in during.stdout.splitlines() if not line.startswith("  | ")]  # not the notebook's
+        assert not any("Traceback" in line for line in ours), during.stdout
+        assert tree.adapter() == (undisturbed if status == DONE else None)
+        if status != DONE:
+            assert ours[-1].startswith("train: error: ")
+        kaggle.faults.lift_all()
+        if runs is not None:
+            for _ in range(3):  # a run that was started in vain must end before the next one
+                after = tree.run()
+                if after.returncode == DONE:
+                    break
+            assert after.returncode == DONE, after.stdout
+            assert tree.adapter() == undisturbed
+            assert kaggle.runs_started() == runs
+        assert not tree.secrets_in()
+    shutil.rmtree(folder)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "status", "runs"), FAULTS, ids=[entry[0].replace(" ", "-") for entry in FAULTS])
-def test_a_fault_gets_its_answer_and_costs_no_second_run(
-    tree: Tree, kaggle: StandInKaggle, undisturbed: str, name: str, status: int, runs: int | None
-):
-    kaggle.faults.add(fault(name))
-
-    during = tree.run()
-
-    assert during.returncode == status, during.stdout
-    ours = [
-        line for line in during.stdout.splitlines() if not line.startswith("  | ")
-    ]  # the rest is the notebook's
-    assert not any("Traceback" in line for line in ours), during.stdout
-    assert tree.adapter() == (undisturbed if status == DONE else None)
-    if status != DONE:
-        assert ours[-1].startswith("train: error: ")
-    kaggle.faults.lift_all()
-    if runs is not None:
-        for _ in range(3):  # a run that was started in vain must end before the next one
-            after = tree.run()
-            if after.returncode == DONE:
-                break
-        assert after.returncode == DONE, after.stdout
-        assert tree.adapter() == undisturbed
-        assert kaggle.runs_started() == runs
-    assert not tree.secrets_in()
+@pytest.mark.parametrize("name", [entry[0] for entry in FAULTS], ids=lambda name: name.replace(" ", "-"))
+def test_a_fault_gets_its_answer_and_costs_no_second_run(endured: dict[str, Future[None]], name: str):
+    endured[name].result()
 
 
 @pytest.mark.slow

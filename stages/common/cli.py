@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.common.errors import PipelineError
-from stages.common.processes import die_with_parent
 
 _LOCKS = Path(".cache/locks")
 _LOCK_PATIENCE_S = 20.0  # a killed stage needs a moment to let go of a large allocation
@@ -60,7 +59,6 @@ def run_stage(stage: str, main: Callable[[], None]) -> None:
     A `SystemExit` raised by `main` keeps its status. Any other exception is a defect of ours and keeps its
     traceback.
     """
-    die_with_parent()
     try:
         with stage_lock(stage):
             main()
