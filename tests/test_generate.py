@@ -221,10 +221,18 @@ def test_cmd_knows_switches():
     assert [word.role for word in annotate("dir /s /b C:\\Temp", CMD)] == ["command", "option", "option", "value"]
 
 
+def masked(line: str) -> str:
+    return mask(annotate(line, BASH), BASH)
+
+
+def key(typed: str, answer: str) -> str:
+    return group_key(typed, answer, annotate(answer, BASH), BASH)
+
+
 def test_masking_keeps_what_the_tool_defines_and_hides_what_the_user_chose():
-    assert mask('git commit -m "wip"', BASH) == "git commit -m <text>"
-    assert mask("head -n 20 src/app.py", BASH) == "head -n <number> <path>"
-    assert mask("docker run --name=web nginx", BASH) == "docker run --name=<name> <name>"
+    assert masked('git commit -m "wip"') == "git commit -m <text>"
+    assert masked("head -n 20 src/app.py") == "head -n <number> <path>"
+    assert masked("docker run --name=web nginx") == "docker run --name=<name> <name>"
 
 
 def test_the_mistake_is_the_component_that_differs():
@@ -235,9 +243,9 @@ def test_the_mistake_is_the_component_that_differs():
 
 
 def test_a_group_is_the_line_without_its_names_and_the_mistake():
-    key = group_key("git add amin.py", "git add main.py", BASH)
-    assert group_key("gti add a.py", "git add a.py", BASH) == group_key("gti add b.md", "git add b.md", BASH)
-    assert group_key("gti add a.py", "git add a.py", BASH) != group_key("igt add a.py", "git add a.py", BASH)
-    assert group_key("gti add a.py", "git add a.py", BASH) != group_key("gti rm a.py", "git rm a.py", BASH)
-    assert len(key) == 12
-    assert int(key, 16)
+    found = key("git add amin.py", "git add main.py")
+    assert key("gti add a.py", "git add a.py") == key("gti add b.md", "git add b.md")
+    assert key("gti add a.py", "git add a.py") != key("igt add a.py", "git add a.py")
+    assert key("gti add a.py", "git add a.py") != key("gti rm a.py", "git rm a.py")
+    assert len(found) == 12
+    assert int(found, 16)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from stages.generating.grammar import Argument, Grammar, Node, Option
 
 _SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_CHAINED = re.compile(r"[|;&<>{(](?![a-z])")
 _SLOT_CHARS = 8  # of a slot's value, about
 
 
@@ -66,48 +68,56 @@ class Slots:
 
 
 class Everyday:
-    """Draws from the templates of one shell: a tool by popularity, then one of its templates.
+    """Draws from the templates of one shell, each as often as its weight says."""
 
-    A template whose second word is a popular subcommand is drawn oftener, in proportion to that popularity; one
-    that is longer by `brevity` characters less often by a factor of e.
-    """
+    def __init__(self, weights: Mapping[str, float], slots: Slots) -> None:
+        self._weights, self._slots = weights, slots
+        self._templates = Weighted(weights)
 
-    def __init__(
-        self,
+    @classmethod
+    def by_tool(
+        cls,
         templates: Mapping[str, Sequence[str]],
-        weights: Mapping[str, float],
+        tools: Mapping[str, float],
         shares: Mapping[str, Mapping[str, float]],
         slots: Slots,
         brevity: float = math.inf,
-    ) -> None:
-        self._templates = {
-            tool: Weighted(
-                {line: _subcommand_share(line, shares.get(tool, {})) * _shortness(line, brevity) for line in lines}
-            )
-            for tool, lines in templates.items()
-            if lines
-        }
-        self._tools = Weighted({tool: weights.get(tool, 1.0) for tool in self._templates})
-        self._slots = slots
+    ) -> Everyday:
+        """A tool's templates share the tool's weight.
 
-    @property
-    def tools(self) -> tuple[str, ...]:
-        """The tools that have templates."""
-        return tuple(self._templates)
+        One whose second word is a popular subcommand is drawn oftener, in proportion to that popularity; one that
+        is longer by `brevity` characters less often by a factor of e.
+        """
+        weights: Counter[str] = Counter()
+        for tool, lines in templates.items():
+            of_tool = {
+                line: _subcommand_share(line, shares.get(tool, {})) * _shortness(line, brevity) for line in lines
+            }
+            for line, weight in of_tool.items():
+                weights[line] += tools.get(tool, 1.0) * weight / sum(of_tool.values())
+        return cls(weights, slots)
+
+    @classmethod
+    def alike(cls, templates: Iterable[str], slots: Slots, brevity: float = math.inf) -> Everyday:
+        """Templates that differ in nothing but their length."""
+        return cls({line: _shortness(line, brevity) for line in templates}, slots)
+
+    def __bool__(self) -> bool:
+        return bool(self._templates)
+
+    def only(self, fits: Callable[[str], bool]) -> Everyday:
+        """The templates that fit, in the proportions they have."""
+        return Everyday({line: weight for line, weight in self._weights.items() if fits(line)}, self._slots)
 
     def draw(self, rng: Random) -> Draw:
-        """One line of a tool drawn by popularity."""
-        template = self._templates[self._tools.draw(rng)].draw(rng)
+        """One line."""
+        template = self._templates.draw(rng)
         return Draw(self._slots.fill(template, rng), template)
 
-    def draw_single(self, tool: str, rng: Random) -> Draw | None:
-        """A line of that tool that is one command; None where there is none."""
-        if tool not in self._templates:
-            return None
-        template = self._templates[tool].draw(rng)
-        if re.search(r"[|;&<>{(](?![a-z])", template):
-            return None
-        return Draw(self._slots.fill(template, rng), template)
+
+def is_chained(line: str) -> bool:
+    """Whether a line, or the template of one, is more than one command."""
+    return _CHAINED.search(line) is not None
 
 
 def _shortness(line: str, brevity: float) -> float:
@@ -130,9 +140,12 @@ class FromGrammar:
         slots: Slots,
         table: Mapping,
         counts: Mapping[tuple[str, ...], int],
-        everyday: Everyday,
+        singles: Mapping[str, Everyday],
     ) -> None:
-        """`counts` tells in how many everyday lines an option stands: (tool, ..., option) -> lines."""
+        """`counts` tells in how many everyday lines an option stands: (tool, ..., option) -> lines.
+
+        `singles`: the everyday lines of a tool that are one command.
+        """
         self._grammar = grammar
         found = {tool: grammar.command(tool) for tool in weights if tool not in table["skip"]}
         nodes = {tool: node for tool, node in found.items() if node}
@@ -149,7 +162,7 @@ class FromGrammar:
         self._plain_option = re.compile(table["plain_option"])
         self._everyday_bonus = table["everyday_bonus"]
         self._counts = counts
-        self._everyday = everyday
+        self._singles = singles
         self._extended = frozenset(table["extended_sources"])
         self._common = frozenset(table["common_options"])
         self._options_after: dict[str, Weighted] = {}
@@ -181,10 +194,10 @@ class FromGrammar:
 
     def _extend(self, tool: str, node: Node, rng: Random) -> Draw | None:
         """An everyday line with one more option: the grammar of such tools does not say what must be given."""
-        draw = self._everyday.draw_single(tool, rng)
         usable = self._usable(node.name, node)
-        if draw is None or not usable:
+        if tool not in self._singles or not usable:
             return None
+        draw = self._singles[tool].draw(rng)
         spelling = usable.draw(rng)
         if spelling in self._common or f" {spelling} " in f"{draw.line} ":
             return None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Any
 
 from stages.common.config import DataParams
 from stages.common.danger import added_danger
 from stages.generating.candidates import Candidates
-from stages.generating.commands import Draw, Weighted
+from stages.generating.commands import Draw, Slots, Weighted
 from stages.generating.grammar import Grammar
 from stages.generating.lines import COMMAND, SUBCOMMAND, Word, annotate
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS, Typist
@@ -49,7 +50,7 @@ class Mistaken:
 
     typed: str
     draw: Draw
-    words: list[Word]
+    words: Sequence[Word]
     group: str | None = None
     accept: tuple[str, ...] = ()
 
@@ -70,8 +71,8 @@ class ShellGenerator:
         self._origins: Counter[str] = Counter()
         self._shell, self._table = grammar.shell, tables.sampling
         self._seed = f"{seed}:{grammar.shell}"
+        self._annotate = lru_cache(maxsize=1 << 14)(lambda line: tuple(annotate(line, grammar)))
         popularity = CommandPopularity(grammar, tables)
-        self._lines = CorrectLines(grammar, popularity, tables, params)
         typist = Typist.from_table(tables.mistakes)
         self._typos = Typos(
             grammar,
@@ -88,11 +89,13 @@ class ShellGenerator:
         self._slips = Slips(tables.slips, grammar)
         self._requests = Requests(tables.requests, self._shell, tables.slots, tables.sampling["requests"], typist)
         self._wrong_subcommands = _inverted(tables.wrong_subcommands)
+        self._sample_values = Slots(tables.slots)
+        self._lines = CorrectLines(grammar, popularity, tables, params, self._offers)
         self._kinds = Kinds(
             tables.mistakes,
             tables.slips["weights"],
             system_of(self._shell),
-            {kind for kind in tables.slips["rewrites"] if not self._lines.chains(kind, self._slips.fits).tools},
+            {kind for kind in tables.slips["rewrites"] if not self._lines.fitting("chain", kind)},
         )
         self._typed = {typed for shell, typed in kept_back if shell == self._shell}
 
@@ -110,12 +113,33 @@ class ShellGenerator:
                 return self._accept(kind, made)
         return None
 
+    def _offers(self, family: str, kind: str, template: str) -> bool:
+        """Whether a line of that template may have a place for the mistake."""
+        line = self._sample_values.fill(template, Random(0))
+        return self._has_place(family, kind, line, self._annotate(line))
+
+    def _has_place(self, family: str, kind: str, line: str, words: Sequence[Word]) -> bool:
+        if kind == NONE or family == "path":  # what a path offers hangs on the values
+            return True
+        if self._slips.knows(kind):
+            return self._slips.has_place(kind, line, words)
+        if family == "wrong_option":
+            return self._wrong_options.has_place(kind, words)
+        if kind == "wrong_subcommand":
+            return self._wrong_subcommand(line, words, Random(0)) is not None
+        return any(self._typos.has_place(role, kind, words) for role in self._roles(family))
+
+    @staticmethod
+    def _roles(family: str) -> Sequence[str]:
+        """The roles of words of which a row of that family may have a typo."""
+        return _ROLES if family in ("chain", "syntax") else (family,)
+
     def _line(self, family: str, kind: str, is_heldout: bool, rng: Random) -> Mistaken | None:
         """A correct line, and what was typed for it."""
         draw = self._drawn(family, kind, is_heldout, rng)
         if draw is None or not self._has_room(draw):
             return None
-        words = annotate(draw.line, self._grammar)
+        words = self._annotate(draw.line)
         if not is_heldout and any(self._lines.is_heldout(word.text) for word in words):
             return None
         if kind == NONE:
@@ -123,25 +147,26 @@ class ShellGenerator:
         if kind == PERMISSION:
             slip = self._slips.denied(draw.line, rng)
             right = Draw(f"sudo {draw.line}", draw.origin)
-            group = named_key(mask(right.line, self._grammar), PERMISSION)
-            return Mistaken(slip.typed, right, annotate(right.line, self._grammar), group)
+            words = self._annotate(right.line)
+            return Mistaken(slip.typed, right, words, named_key(mask(words, self._grammar), PERMISSION))
         if self._slips.knows(kind):
             slip = self._slips.make(kind, draw.line, words, rng)
             if slip is None:
                 return None
-            group = named_key(mask(draw.line, self._grammar), slip.group) if slip.group else None
+            group = named_key(mask(words, self._grammar), slip.group) if slip.group else None
             return Mistaken(slip.typed, draw, words, group)
-        typed = self._mistaken(family, kind, draw.line, words, rng)
-        return None if typed is None else Mistaken(typed, draw, words)
+        for _ in range(self._table["attempts_same_line"]):
+            typed = self._mistaken(family, kind, draw.line, words, rng)
+            if typed is not None and typed not in self._typed:
+                return Mistaken(typed, draw, words)
+        return None
 
     def _drawn(self, family: str, kind: str, is_heldout: bool, rng: Random) -> Draw | None:
         if kind == PERMISSION:
             return self._lines.draw_denied(rng)
         if is_heldout:
             return self._lines.draw_heldout(rng)
-        if family == "chain":
-            return self._lines.chains(kind, self._slips.fits).draw(rng)
-        return self._lines.draw(family, rng)
+        return self._lines.draw(family, TYPO if kind in _TYPING else kind, rng)
 
     def _request(self, kind: str, rng: Random) -> Mistaken | None:
         """A request in plain words, and the command that answers it."""
@@ -149,7 +174,7 @@ class ShellGenerator:
         if request is None:
             return None
         draw = Draw(request.answer, request.origin[1])
-        words = annotate(draw.line, self._grammar)
+        words = self._annotate(draw.line)
         if not self._has_room(draw) or any(self._lines.is_heldout(word.text) for word in words):
             return None
         return Mistaken(request.asked, draw, words, named_key(*request.origin), request.accept)
@@ -159,15 +184,14 @@ class ShellGenerator:
         most = self._table["template_share_max"] * self._params.rows * self._params.shells[self._shell]
         return len(draw.line) <= self._params.max_chars and self._origins[draw.origin] < max(most, 1)
 
-    def _mistaken(self, family: str, kind: str, line: str, words: list[Word], rng: Random) -> str | None:
+    def _mistaken(self, family: str, kind: str, line: str, words: Sequence[Word], rng: Random) -> str | None:
         if family == "wrong_option":
             return self._wrong_options.make(kind, line, words, rng)
         if kind == "wrong_subcommand":
             return self._wrong_subcommand(line, words, rng)
-        role = rng.choice(_ROLES) if family in ("chain", "syntax") else family
-        return self._typos.make(role, kind, line, words, rng)
+        return self._typos.make(rng.choice(self._roles(family)), kind, line, words, rng)
 
-    def _wrong_subcommand(self, line: str, words: list[Word], rng: Random) -> str | None:
+    def _wrong_subcommand(self, line: str, words: Sequence[Word], rng: Random) -> str | None:
         """A synonym of the subcommand, or of the words it is the first of (`run build` typed as `build`)."""
         for at, word in enumerate(words):
             if word.role != SUBCOMMAND or len(word.nodes) != 1:
@@ -203,11 +227,11 @@ class ShellGenerator:
             kind=kind,
             tool=node.name if node else main.text,
             source=node.source if node else "hand",
-            group=made.group or group_key(made.typed, answer, self._grammar),
+            group=made.group or group_key(made.typed, answer, made.words, self._grammar),
             accept=tuple(other for other in made.accept if other != answer),
         )
 
-    def _main_command(self, words: list[Word]) -> Word:
+    def _main_command(self, words: Sequence[Word]) -> Word:
         """The tool kept out of training if there is one, else the first command that runs no other."""
         commands = [word for word in words if word.role == COMMAND]
         for word in commands:

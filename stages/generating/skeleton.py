@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 from stages.generating.grammar import Grammar
-from stages.generating.lines import COMMAND, OPTION, VALUE, annotate
+from stages.generating.lines import COMMAND, OPTION, VALUE, Word
 
 _PIECE = re.compile(r"[\s/\\.=:,\"']|[^\s/\\.=:,\"']+")
 
 
-def mask(line: str, grammar: Grammar) -> str:
-    """The line with every value replaced by its kind, words separated by one blank.
+def mask(words: Iterable[Word], grammar: Grammar) -> str:
+    """The line of these words with every value replaced by its kind, words separated by one blank.
 
     `git commit -m "wip"` -> `git commit -m <text>`; `ls --color=auto src` -> `ls --color=<name> <name>`.
     """
     masked = []
-    for word in annotate(line, grammar):
+    for word in words:
         if word.role == VALUE or (word.role == COMMAND and not word.nodes and "/" in word.text):
             masked.append(_kind(word.text))
         elif word.role == OPTION:
@@ -53,9 +54,12 @@ def mistake(typed: str, answer: str) -> tuple[str, str]:
     return "".join(wrong), "".join(right)
 
 
-def group_key(typed: str, answer: str, grammar: Grammar) -> str:
-    """Twelve hexadecimal digits that rows share exactly when skeleton and mistake are the same."""
-    return named_key(mask(answer, grammar), *mistake(typed, answer))
+def group_key(typed: str, answer: str, words: Iterable[Word], grammar: Grammar) -> str:
+    """Twelve hexadecimal digits that rows share exactly when skeleton and mistake are the same.
+
+    `words` are those of the answer.
+    """
+    return named_key(mask(words, grammar), *mistake(typed, answer))
 
 
 def named_key(*parts: str) -> str:

@@ -21,6 +21,8 @@ from stages.generating.tables import system_of
 PERMISSION = "permission"
 _QUOTED = re.compile(r"""(?<![\w"'])(["'])([^"'`$]+)\1(?![\w"'])""")
 _LAYOUT_CHARS = 40
+_OF_STRUCTURE = ("doubled_word", "unclosed_quote", "word_order")
+"""Slips that hang on what words there are in a line, not on its values."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Slips:
             ]
             for kind, entries in table["rewrites"].items()
         }
-        self._whole: dict[str, Callable[[str, list[Word], Random], Slip | None]] = {
+        self._whole: dict[str, Callable[[str, Sequence[Word], Random], Slip | None]] = {
             "prompt_literal": self._prompt_literal,
             "doubled_word": self._doubled_word,
             "stray_character": self._stray_character,
@@ -84,11 +86,13 @@ class Slips:
         """Whether the kind is made here."""
         return kind in self._whole or kind in self._rewrites
 
-    def fits(self, kind: str, line: str) -> bool:
-        """Whether some rewrite of that kind finds a place in the line; True for the other kinds."""
-        return kind not in self._rewrites or any(rewrite.right.search(line) for rewrite in self._rewrites[kind])
+    def has_place(self, kind: str, line: str, words: Sequence[Word]) -> bool:
+        """Whether such a slip might be made in a line like this one, whose values may be others."""
+        if kind in self._rewrites:
+            return any(rewrite.right.search(line) for rewrite in self._rewrites[kind])
+        return kind not in _OF_STRUCTURE or self.make(kind, line, words, Random(0)) is not None
 
-    def make(self, kind: str, line: str, words: list[Word], rng: Random) -> Slip | None:
+    def make(self, kind: str, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         """`line`, whose words are `words`, with that slip; None where it offers no place for it."""
         if kind in self._whole:
             return self._whole[kind](line, words, rng)
@@ -103,10 +107,10 @@ class Slips:
         """The line with the shell's refusal pasted behind it."""
         return Slip(line + rng.choice(self._evidence), PERMISSION)
 
-    def _prompt_literal(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+    def _prompt_literal(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         return Slip(rng.choice(self._prompts) + line)
 
-    def _doubled_word(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+    def _doubled_word(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         places = [
             word
             for word in words
@@ -117,11 +121,11 @@ class Slips:
         word = rng.choice(places)
         return Slip(f"{line[: word.end]} {line[word.start :]}")
 
-    def _stray_character(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+    def _stray_character(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         key = rng.choice(self._stray)
         return Slip(line + key, f"stray {key}") if line[-1].isalnum() else None
 
-    def _unclosed_quote(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+    def _unclosed_quote(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         """One quote left out, or closed by the other kind."""
         found = list(_QUOTED.finditer(line))
         if len(found) != 1 or not found[0][2].strip():
@@ -132,7 +136,7 @@ class Slips:
         first, last = rng.choice([(mark, ""), (mark, ""), ("", mark), (mark, other), (other, mark)])
         return Slip(f"{line[: quoted.start()]}{first}{quoted[2]}{last}{line[quoted.end() :]}", f"{first}…{last}")
 
-    def _word_order(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+    def _word_order(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         """Two neighbours swapped: command and subcommand, or subcommand and the value after it."""
         if any(word.role == OPERATOR for word in words):
             return None
@@ -151,7 +155,7 @@ class Slips:
         wrong = f"{line[: first.start]}{second.text} {first.text}{line[second.end :]}"
         return Slip(wrong, f"order {first.role} {second.role}")
 
-    def _layout_switch(self, line: str, words: list[Word], rng: Random) -> Slip | None:
+    def _layout_switch(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         layout = rng.choice(self._layouts)
         wrong = typed_on(layout, line) if len(line) <= _LAYOUT_CHARS else None
         return Slip(wrong, f"layout {layout}") if wrong is not None else None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from stages.common.config import DataParams
-from stages.generating.commands import Draw, Everyday, FromGrammar, Slots
+from stages.generating.commands import Draw, Everyday, FromGrammar, Slots, is_chained
 from stages.generating.grammar import Grammar
 from stages.generating.lines import OPTION, SUBCOMMAND, annotate
 from stages.generating.tables import Tables, chained_lines, command_weights, everyday_lines, system_of
@@ -50,13 +50,22 @@ class CommandPopularity:
         return {name: self.weights.get(name, self._least) for name in names}
 
 
+Offers = Callable[[str, str, str], bool]
+"""Whether, for a family and a kind of mistake, a template offers a place for it."""
+
+
 class CorrectLines:
-    """Draws the correct lines of one shell, by the family of example they are for."""
+    """Draws the correct lines of one shell, by the family of example they are for and the mistake to be made."""
 
     def __init__(
-        self, grammar: Grammar, popularity: CommandPopularity, tables: Tables, params: DataParams
+        self,
+        grammar: Grammar,
+        popularity: CommandPopularity,
+        tables: Tables,
+        params: DataParams,
+        offers: Offers,
     ) -> None:
-        self._table, self._params = tables.sampling, params
+        self._table, self._params, self._offers = tables.sampling, params, offers
         self._heldout_names = {tool.lower() for tool in params.heldout_tools}
         system = system_of(grammar.shell)
         slots = Slots(tables.slots)
@@ -66,25 +75,34 @@ class CorrectLines:
             tool: {name: share ** tables.sampling["subcommand_power"] for name, share in of_tool.items()}
             for tool, of_tool in shares.items()
         }
-        ours = {tool: lines for tool, lines in templates.items() if not self.is_heldout(tool)}
-        heldout = {tool: lines for tool, lines in templates.items() if self.is_heldout(tool)}
         brevity = tables.sampling["brevity_chars"]
-        self._everyday = Everyday(ours, weights, shares, slots, brevity)
-        self._heldout = Everyday(heldout, weights, shares, slots, brevity)
+
+        def everyday(lines: Mapping[str, Sequence[str]]) -> Everyday:
+            return Everyday.by_tool(lines, weights, shares, slots, brevity)
+
+        ours = {tool: lines for tool, lines in templates.items() if not self.is_heldout(tool)}
+        self._everyday = everyday(ours)
+        self._heldout = everyday({tool: lines for tool, lines in templates.items() if self.is_heldout(tool)})
+        single = {tool: [line for line in lines if not is_chained(line)] for tool, lines in ours.items()}
         self._from_grammar = FromGrammar(
-            grammar, weights, shares, slots, tables.sampling, popularity.counts, self._everyday
+            grammar,
+            weights,
+            shares,
+            slots,
+            tables.sampling,
+            popularity.counts,
+            {tool: everyday({tool: lines}) for tool, lines in single.items() if lines},
         )
         paths = tables.known_paths[_path_system(system)]
         known = Slots(
             {"file": paths["files"], "folder": paths["folders"], "project": tables.known_paths["project"]}
         )
-        self._known_paths = Everyday({"": tables.known_paths[system]["lines"]}, {}, {}, known)
-        values = {key: tables.sampling[key] for key in ("name", "own", "word", "capital")}
-        self._project = Everyday({"": tables.sampling["project"][system]}, {}, {}, Slots(values))
-        self._slots = slots
-        self._chain_templates = chained_lines(tables, grammar.shell)
-        self._chains: dict[str, Everyday] = {}
-        self._denied = Everyday({"": tables.slips["permission"]["lines"]}, {}, {}, slots)
+        self._known_paths = Everyday.alike(tables.known_paths[system]["lines"], known)
+        values = Slots({key: tables.sampling[key] for key in ("name", "own", "word", "capital")})
+        self._project = Everyday.alike(tables.sampling["project"][system], values)
+        self._chained = Everyday.alike(chained_lines(tables, grammar.shell), slots, brevity)
+        self._denied = Everyday.alike(tables.slips["permission"]["lines"], slots)
+        self._fitting: dict[tuple[str, str], Everyday] = {}
 
     def is_heldout(self, word: str) -> bool:
         """Whether a word is a tool kept out of training."""
@@ -93,35 +111,36 @@ class CorrectLines:
     @property
     def has_heldout(self) -> bool:
         """Whether this shell has everyday lines of tools kept out of training."""
-        return bool(self._heldout.tools)
+        return bool(self._heldout)
 
     def draw_heldout(self, rng: Random) -> Draw:
         """A line of a tool kept out of training."""
         return self._heldout.draw(rng)
 
-    def chains(self, kind: str, fits: Callable[[str, str], bool]) -> Everyday:
-        """The chained lines that offer a place for a kind of mistake; none where no template does."""
-        if kind not in self._chains:
-            lines = [line for line in self._chain_templates if fits(kind, line)]
-            self._chains[kind] = Everyday({"": lines}, {}, {}, self._slots, self._table["brevity_chars"])
-        return self._chains[kind]
-
     def draw_denied(self, rng: Random) -> Draw:
         """A line that needs root, without `sudo`."""
         return self._denied.draw(rng)
 
-    def draw(self, family: str, rng: Random) -> Draw | None:
-        """A line of any other tool; None where the draw came to nothing."""
+    def draw(self, family: str, kind: str, rng: Random) -> Draw | None:
+        """A line of any other tool; None where the draw came to nothing or no line offers a place."""
         if family == "correct" and rng.random() < self._table["chain_share"]:
-            return self.chains("", lambda kind, line: True).draw(rng)
+            return self._chained.draw(rng)
         if family == "path" and rng.random() < self._table["path_share"]:
             return self._known_paths.draw(rng)
         if family == "correct" and rng.random() < self._table["project_share"]:
             return self._project.draw(rng)
         share = self._params.grammar_share * self._table["grammar_share_of"].get(family, 1.0)
-        if family != "path" and rng.random() < share:
+        if family not in ("path", "chain") and rng.random() < share:
             return self._from_grammar.draw(rng)
-        return self._everyday.draw(rng)
+        lines = self.fitting(family, kind)
+        return lines.draw(rng) if lines else None
+
+    def fitting(self, family: str, kind: str) -> Everyday:
+        """The everyday lines, or for a chain the chained ones, that offer a place for a kind of mistake."""
+        if (family, kind) not in self._fitting:
+            lines = self._chained if family == "chain" else self._everyday
+            self._fitting[family, kind] = lines.only(lambda template: self._offers(family, kind, template))
+        return self._fitting[family, kind]
 
 
 def known_components(tables: Tables, shell: str) -> dict[str, float]:

@@ -6,14 +6,22 @@ The typo is kept only if a reader would undo it one way: see `Candidates.means`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from random import Random
+from typing import Any
 
 from stages.generating.candidates import Candidates
 from stages.generating.grammar import Grammar, Node
 from stages.generating.lines import COMMAND, FLAGS, OPTION, SUBCOMMAND, VALUE, Word
 from stages.generating.mistakes import Typist
 
+_Place = tuple[Word, int, str]
+_Find = Callable[[str, Sequence[Word]], list[Any]]
+"""(family, words) -> the places that a mistake may take; what a place is only its slip knows."""
+_Slip = Callable[[str, Any, Random], str | None]
+"""(line, place) -> the mistyped line; None where a reader would not undo it that way."""
 _COMPONENT = re.compile(r"[^/\\:=\"'\s]+")
 
 
@@ -38,41 +46,63 @@ class Typos:
         self._components = components
         self._popularity = popularity
         self._places: dict[tuple[str, ...], Candidates] = {}
-        self._structural = {
-            "missing_space": self._missing_space,
-            "shifted_space": self._shifted_space,
-            "hyphen_for_space": self._hyphen_for_space,
-            "space_for_hyphen": self._space_for_hyphen,
-            "missing_hyphen": self._missing_hyphen,
-            "underscore_for_hyphen": self._underscore_for_hyphen,
-            "split_dash": self._split_dash,
-            "wrong_slash": self._wrong_slash,
+        self._structural: dict[str, tuple[_Find, _Slip]] = {
+            "missing_space": (self._pairs, self._join),
+            "shifted_space": (self._pairs, self._shift_space),
+            "hyphen_for_space": (self._pairs, self._hyphenate),
+            "space_for_hyphen": (self._hyphenated, partial(self._swap_hyphen, by=" ")),
+            "missing_hyphen": (self._hyphenated, partial(self._swap_hyphen, by="")),
+            "underscore_for_hyphen": (self._hyphenated, partial(self._swap_hyphen, by="_")),
+            "split_dash": (self._dashed, self._split_dash),
+            "wrong_slash": (self._slashed, self._turn_slashes),
         }
 
-    def make(self, family: str, kind: str, line: str, words: list[Word], rng: Random) -> str | None:
+    def has_place(self, family: str, kind: str, words: Sequence[Word]) -> bool:
+        """Whether such a mistake might be made in the line of these words."""
+        return bool(self._finder(kind)(family, words))
+
+    def make(self, family: str, kind: str, line: str, words: Sequence[Word], rng: Random) -> str | None:
         """`line`, whose words are `words`, with one such mistake; None where it offers no fitting place."""
-        if kind in self._structural:
-            return self._structural[kind](family, line, words, rng)
-        if family == "path":
-            return self._path_typo(kind, line, words, rng)
-        role = {"command": COMMAND, "subcommand": SUBCOMMAND, "option": OPTION}[family]
-        places = [word for word in words if word.role == role and word.nodes and self._is_open(word.text)]
+        places = self._finder(kind)(family, words)
         if not places:
             return None
-        word = rng.choice(places)
-        if role == COMMAND:
-            return self._replace(line, word, kind, word.text, "", self._commands, rng)
-        if role == SUBCOMMAND:
-            return self._replace(line, word, kind, word.text, "", self._subcommands(word.nodes), rng)
-        return self._option_typo(line, word, kind, rng)
+        place = rng.choice(places)
+        if kind in self._structural:
+            return self._structural[kind][1](line, place, rng)
+        word, offset, right = place
+        if family == "path":
+            return self._replace(line, word, kind, right, offset, self._components, rng)
+        if family == "command":
+            return self._replace(line, word, kind, right, offset, self._commands, rng)
+        candidates = self._options(word.nodes) if family == "option" else self._subcommands(word.nodes)
+        return self._replace(line, word, kind, right, offset, candidates, rng)
+
+    def _finder(self, kind: str) -> _Find:
+        return self._structural[kind][0] if kind in self._structural else self._typing_places
+
+    def _typing_places(self, family: str, words: Sequence[Word]) -> list[_Place]:
+        """Where a key may slip: the word, and the part of it that begins at an offset."""
+        if family == "path":
+            return self._path_places(words)
+        role = {"command": COMMAND, "subcommand": SUBCOMMAND, "option": OPTION}[family]
+        open_words = [word for word in words if word.role == role and word.nodes and self._is_open(word.text)]
+        if family != "option":
+            return [(word, 0, word.text) for word in open_words]
+        places = []
+        for word in open_words:
+            spelling = word.text.partition(self._grammar.value_separator(word.text))[0]
+            name = spelling.lstrip("-/")
+            if len(name) >= 3 and self._is_open(spelling):
+                places.append((word, len(spelling) - len(name), name))
+        return places
 
     def _is_open(self, text: str) -> bool:
         return text not in self._protected and text.lower() not in self._protected
 
     def _replace(
-        self, line: str, word: Word, kind: str, right: str, before: str, candidates: Candidates, rng: Random
+        self, line: str, word: Word, kind: str, right: str, offset: int, candidates: Candidates, rng: Random
     ) -> str | None:
-        """The line with `right`, which stands after `before` in the word, mistyped."""
+        """The line with `right`, which begins at `offset` in the word, mistyped."""
         if right not in candidates:
             return None
         wrong = self._typist.mistype(right, kind, rng)
@@ -80,8 +110,8 @@ class Typos:
             return None
         if word.role == OPTION and right.lower().startswith(wrong.lower()):
             return None  # many tools take the beginning of an option for the option
-        after = word.text[len(before) + len(right) :]
-        return line[: word.start] + before + wrong + after + line[word.end :]
+        start = word.start + offset
+        return line[:start] + wrong + line[start + len(right) :]
 
     def _subcommands(self, nodes: tuple[Node, ...]) -> Candidates:
         path = tuple(node.name for node in nodes)
@@ -104,15 +134,8 @@ class Typos:
             self._places[key] = Candidates.of(weights, fold=self._grammar.fold)
         return self._places[key]
 
-    def _option_typo(self, line: str, word: Word, kind: str, rng: Random) -> str | None:
-        spelling = word.text.partition(self._grammar.value_separator(word.text))[0]
-        name = spelling.lstrip("-/")
-        if len(name) < 3 or not self._is_open(spelling):
-            return None
-        before = spelling[: len(spelling) - len(name)]
-        return self._replace(line, word, kind, name, before, self._options(word.nodes), rng)
-
-    def _path_typo(self, kind: str, line: str, words: list[Word], rng: Random) -> str | None:
+    def _path_places(self, words: Sequence[Word]) -> list[_Place]:
+        """The well-known parts of paths."""
         places = []
         for word in words:
             if word.role != VALUE or word.text[:1] in "\"'" or "://" in word.text:
@@ -122,10 +145,7 @@ class Typos:
             for match in _COMPONENT.finditer(word.text):
                 for right, offset in self._known_parts(match.group()):
                     places.append((word, match.start() + offset, right))
-        if not places:
-            return None
-        word, offset, right = rng.choice(places)
-        return self._replace(line, word, kind, right, word.text[:offset], self._components, rng)
+        return places
 
     def _known_parts(self, component: str) -> list[tuple[str, int]]:
         """The well-known names in a path component: all of it, or its ending after the last dots."""
@@ -136,36 +156,24 @@ class Typos:
             return [("." + ending, len(stem))]
         return []
 
-    def _follower(self, words: list[Word], word: Word) -> Word | None:
-        at = words.index(word)
-        return words[at + 1] if at + 1 < len(words) else None
-
-    def _pair(self, family: str, words: list[Word], rng: Random) -> tuple[Word, Word] | None:
-        """Two neighbouring words of which a slip of the space bar would be undone by any reader."""
+    def _pairs(self, family: str, words: Sequence[Word]) -> list[tuple[Word, Word]]:
+        """Neighbouring words of which a slip of the space bar would be undone by any reader."""
         roles = {
             "command": ((COMMAND, (FLAGS, OPTION, VALUE)),),
             "subcommand": ((COMMAND, (SUBCOMMAND,)), (SUBCOMMAND, (SUBCOMMAND,))),
             "option": ((SUBCOMMAND, (FLAGS, OPTION)), (COMMAND, (OPTION,))),
             "path": ((COMMAND, (VALUE,)),),
         }[family]
-        places = []
-        for first in words:
-            second = self._follower(words, first)
-            if (
-                second is None
-                or not first.nodes
-                or not self._is_open(first.text)
-                or not self._is_open(second.text)
-            ):
-                continue
-            if any(first.role == role and second.role in others for role, others in roles):
-                places.append((first, second))
-        return rng.choice(places) if places else None
+        return [
+            (first, second)
+            for first, second in pairwise(words)
+            if first.nodes
+            and any(first.role == role and second.role in others for role, others in roles)
+            and self._is_open(first.text)
+            and self._is_open(second.text)
+        ]
 
-    def _missing_space(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        pair = self._pair(family, words, rng)
-        if pair is None:
-            return None
+    def _join(self, line: str, pair: tuple[Word, Word], rng: Random) -> str | None:
         first, second = pair
         if second.role == VALUE and not re.match(r"[./~]|[A-Za-z]:\\", second.text):
             return None
@@ -178,10 +186,7 @@ class Typos:
             return None
         return line[: first.end] + line[second.start :]
 
-    def _shifted_space(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        pair = self._pair(family, words, rng)
-        if pair is None:
-            return None
+    def _shift_space(self, line: str, pair: tuple[Word, Word], rng: Random) -> str | None:
         first, second = pair
         if not first.text.isalpha() or not re.match(r"[A-Za-z]{3}", second.text) or len(first.text) < 2:
             return None
@@ -193,15 +198,15 @@ class Typos:
             return None
         return line[: first.start] + left + " " + right + line[second.end :]
 
-    def _hyphen_for_space(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        pair = self._pair(family, words, rng)
-        if pair is None or f"{pair[0].text}-{pair[1].text}" in self._commands:
+    def _hyphenate(self, line: str, pair: tuple[Word, Word], rng: Random) -> str | None:
+        first, second = pair
+        if f"{first.text}-{second.text}" in self._commands:
             return None
-        return line[: pair[0].end] + "-" + line[pair[1].start :]
+        return line[: first.end] + "-" + line[second.start :]
 
-    def _hyphenated(self, family: str, words: list[Word], rng: Random) -> Word | None:
+    def _hyphenated(self, family: str, words: Sequence[Word]) -> list[Word]:
         role = {"command": COMMAND, "option": OPTION}[family]
-        places = [
+        return [
             word
             for word in words
             if word.role == role
@@ -209,12 +214,8 @@ class Typos:
             and self._is_open(word.text)
             and "-" in word.text.strip("-").split("=")[0]
         ]
-        return rng.choice(places) if places else None
 
-    def _swap_hyphen(self, family: str, line: str, words: list[Word], by: str, rng: Random) -> str | None:
-        word = self._hyphenated(family, words, rng)
-        if word is None:
-            return None
+    def _swap_hyphen(self, line: str, word: Word, rng: Random, by: str) -> str | None:
         name, equals, value = word.text.partition("=")
         dashes = name[: len(name) - len(name.lstrip("-"))]
         bare = name[len(dashes) :]
@@ -234,39 +235,30 @@ class Typos:
         node = self._grammar.command(command)
         return node is not None and node.subcommand(subcommand, fold=self._grammar.fold) is not None
 
-    def _space_for_hyphen(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        return self._swap_hyphen(family, line, words, " ", rng)
-
-    def _missing_hyphen(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        return self._swap_hyphen(family, line, words, "", rng)
-
-    def _underscore_for_hyphen(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        return self._swap_hyphen(family, line, words, "_", rng)
-
-    def _split_dash(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        """A blank after the dash or the slash of an option: `git commit - m "x"`, `tar - xzf a.tar.gz`."""
-        places = [
-            word for word in words if word.role in (OPTION, FLAGS) and word.nodes and self._is_open(word.text)
+    def _dashed(self, family: str, words: Sequence[Word]) -> list[Word]:
+        return [
+            word
+            for word in words
+            if word.role in (OPTION, FLAGS) and word.nodes and self._is_open(word.text) and word.text.strip("-/")
         ]
-        if not places:
-            return None
-        word = rng.choice(places)
-        dashes = len(word.text) - len(word.text.lstrip("-/"))
-        if len(word.text) == dashes:
-            return None
-        return line[: word.start + dashes] + " " + line[word.start + dashes :]
 
-    def _wrong_slash(self, family: str, line: str, words: list[Word], rng: Random) -> str | None:
-        """Backslashes in a POSIX path of which a component is well known."""
-        places = [
+    @staticmethod
+    def _split_dash(line: str, word: Word, rng: Random) -> str:
+        """A blank after the dash or the slash of an option: `git commit - m "x"`, `tar - xzf a.tar.gz`."""
+        at = word.start + len(word.text) - len(word.text.lstrip("-/"))
+        return line[:at] + " " + line[at:]
+
+    def _slashed(self, family: str, words: Sequence[Word]) -> list[Word]:
+        """POSIX paths of which a component is well known."""
+        return [
             word
             for word in words
             if word.role == VALUE
+            and "/" in word.text
             and re.fullmatch(r"[\w./~-]+", word.text)
             and any(part in self._components for part in word.text.split("/"))
-            and "/" in word.text
         ]
-        if not places:
-            return None
-        word = rng.choice(places)
+
+    @staticmethod
+    def _turn_slashes(line: str, word: Word, rng: Random) -> str:
         return line[: word.start] + word.text.replace("/", "\\") + line[word.end :]

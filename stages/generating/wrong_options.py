@@ -7,7 +7,7 @@ is no option of the command, so that the answer is the one there is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 
 from stages.generating.grammar import Grammar, Node
@@ -44,22 +44,28 @@ class WrongOptions:
             "other_tool": self._other_tool,
         }
 
-    def make(self, kind: str, line: str, words: list[Word], rng: Random) -> str | None:
+    def has_place(self, kind: str, words: Sequence[Word]) -> bool:
+        """Whether some option of the line can be got wrong that way."""
+        return any(self._mistaken(kind, word, Random(0)) for word in words)
+
+    def make(self, kind: str, line: str, words: Sequence[Word], rng: Random) -> str | None:
         """`line`, whose words are `words`, with one wrong option; None where it offers no fitting place."""
-        places = [
-            word
-            for word in words
-            if word.role in (OPTION, FLAGS) and word.nodes and word.text.lower() not in self._protected
-        ]
-        if not places:
+        made = [(word, wrong) for word in words if (wrong := self._mistaken(kind, word, rng))]
+        if not made:
             return None
-        word = rng.choice(places)
+        word, wrong = rng.choice(made)
+        return line[: word.start] + wrong + line[word.end :]
+
+    def _mistaken(self, kind: str, word: Word, rng: Random) -> str | None:
+        """What is typed for the word; None where it is no option that can be got wrong that way."""
+        if word.role not in (OPTION, FLAGS) or not word.nodes or word.text.lower() in self._protected:
+            return None
         separator = self._grammar.value_separator(word.text)
         name, found, value = word.text.partition(separator)
         wrong = self._kinds[kind](word, name, rng)
         if wrong is None or wrong == name or self._is_understood(wrong, word.nodes):
             return None
-        return line[: word.start] + wrong + found + value + line[word.end :]
+        return wrong + found + value
 
     def _fold(self, text: str) -> str:
         return text.lower() if self._grammar.fold else text
