@@ -18,10 +18,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.common.cli import run_stage
-from stages.common.config import evaluate_params, model_size, seed
+from stages.common.config import evaluate_params, model_paths, seed
 from stages.common.files import read_json
 from stages.common.llama_cpp import llama_cpp_environment, tool
-from stages.common.paths import CACHE, TEST, ModelPaths
+from stages.common.paths import CACHE, TEST
 from stages.common.processes import run_tool
 from stages.common.server import serve
 from stages.evaluate import Case, context_for, predict, read_cases
@@ -76,7 +76,7 @@ def main() -> None:
     )
     wanted = parser.parse_args()
     params = evaluate_params()
-    paths = ModelPaths(model_size())
+    paths = model_paths()
     model = paths.quants / next(iter(read_json(paths.quants / "quants.json").values()))
     cases = read_cases(TEST, wanted.cases, seed())
     sample = random.Random(seed()).sample(cases, min(wanted.sample, len(cases)))

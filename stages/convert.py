@@ -1,7 +1,8 @@
 """Stage `convert`: base and adapter become one f16 GGUF, by llama.cpp's own converter.
 
-In: models/<size>/base, models/<size>/adapter, `card` of configs/<model_size>.yaml, data/conversion_lines.txt and
-data/llama_cpp.yaml. Out: models/<size>/f16/<name>-f16.gguf. Alone: `python -m stages.convert`.
+In: models/<size>/base, models/<size>/<task>/adapter, `card` of configs/<model_size>.yaml,
+data/conversion_lines.txt and data/llama_cpp.yaml. Out: models/<size>/<task>/f16/<name>-f16.gguf. Alone: `python
+-m stages.convert`.
 
 Nothing is taken on trust: the merged weights must give the adapter model's logits, and the file must carry the
 metadata, split text into the tokenizer's ids, and compute the perplexity that torch computes.
@@ -18,10 +19,10 @@ import yaml
 
 from stages.common.chat import SHELLS, render_prompt
 from stages.common.cli import run_stage
-from stages.common.config import ModelCard, model_card, model_size
+from stages.common.config import ModelCard, model_card, model_paths
 from stages.common.files import replace_directory, write_json
 from stages.common.llama_cpp import source, tool
-from stages.common.paths import CACHE, ModelPaths
+from stages.common.paths import CACHE
 from stages.common.progress import follow_tool
 from stages.converting.checks import require_metadata, require_same_perplexity, require_same_tokens
 from stages.converting.merging import load_tuned, merge, save_f16
@@ -111,7 +112,7 @@ def main() -> None:
     """Merge, convert and check the size in hand."""
     from transformers import AutoTokenizer
 
-    paths, card = ModelPaths(model_size()), model_card()
+    paths, card = model_paths(), model_card()
     tools = {name: tool(name) for name in ("llama-tokenize", "llama-perplexity")}  # first: a build may be missing
     tuned = load_tuned(paths.base, paths.adapter)
     tokenizer = AutoTokenizer.from_pretrained(paths.base, local_files_only=True)

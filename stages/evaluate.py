@@ -1,9 +1,9 @@
 """Ask every quant what the clients would ask, and count how often it is right.
 
-In: models/<size>/quants, data/dataset/{test,heldout}.jsonl, the golden cases, `evaluate` and `seed` of
-params.yaml.
-Out: metrics/<size>/eval.json, models/<size>/predictions/<quant>.jsonl (what was asked, expected and answered), and
-of the first quant plots/<size>/eval/by_{shell,family,kind}.csv.
+In: models/<size>/<task>/quants, data/dataset/{test,heldout}.jsonl, the golden cases, `task`, `evaluate` and
+`seed` of params.yaml.
+Out: metrics/<size>/<task>/eval.json, models/<size>/<task>/predictions/<quant>.jsonl (what was asked, expected and
+answered), and of the first quant plots/<size>/<task>/eval/by_{shell,family,kind}.csv.
 Alone: `python -m stages.evaluate`; the server's log is then in .cache/logs/.
 
 An answer is right if it is the expected command, or one that the row calls as right, to the byte, trailing blanks
@@ -25,16 +25,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.common.chat import render_prompt
+from stages.common.chat import CORRECT, ToolResult, parse_user_text, render_prompt
 from stages.common.cli import run_stage
-from stages.common.config import EvaluateParams, evaluate_params, model_size, seed
+from stages.common.config import EvaluateParams, evaluate_params, model_paths, seed, task
 from stages.common.danger import added_danger
 from stages.common.errors import PipelineError
 from stages.common.files import read_json, read_jsonl, replace_directory, replace_file, write_json
 from stages.common.golden import golden_cases
 from stages.common.llama_cpp import tool
 from stages.common.metrics import percentile, wilson_interval
-from stages.common.paths import CACHE, HELDOUT, TEST, ModelPaths
+from stages.common.paths import CACHE, HELDOUT, TEST
 from stages.common.server import LlamaServer, serve
 
 PLOTTED = ("shell", "family", "kind")
@@ -50,11 +50,13 @@ class Case:
     expected: str
     meta: dict[str, Any]
     accept: tuple[str, ...] = ()
+    task: str = CORRECT
+    results: tuple[ToolResult, ...] = ()
 
     @property
     def prompt(self) -> str:
         """What the clients send."""
-        return render_prompt(self.meta["shell"], self.command)
+        return render_prompt(self.meta["shell"], self.command, self.task, self.results)
 
 
 @dataclass(frozen=True)
@@ -79,25 +81,32 @@ class Prediction:
         return added_danger(self.case.meta["shell"], self.case.command, self.answer)
 
 
-def read_cases(path: Path, limit: int | None, seed: int) -> list[Case]:
+def read_cases(path: Path, limit: int | None, seed: int, task: str = CORRECT) -> list[Case]:
     """The cases of a split, or a sample of `limit` of them that is the same for the same seed."""
     cases = []
     for line, row in read_jsonl(path):
         try:
             _, user, assistant = (message["content"] for message in row["messages"])
+            command, results = parse_user_text(task, user)
             meta = {key: row["meta"][key] for key in ("shell", "family", "kind", "tool", "source", "group")}
         except (KeyError, TypeError, ValueError):
             raise PipelineError(f"{path}:{line}: not a row of a dataset; run `dvc repro validate`") from None
-        cases.append(Case(user, assistant, meta, tuple(row["meta"].get("accept", ()))))
+        cases.append(Case(command, assistant, meta, tuple(row["meta"].get("accept", ())), task, results))
     if limit is None or limit >= len(cases):
         return cases
     return random.Random(seed).sample(cases, limit)
 
 
-def read_golden() -> list[Case]:
-    """The golden cases; they have no kind of mistake, tool or group."""
+def read_golden(task: str = CORRECT) -> list[Case]:
+    """The golden cases; they have no kind of mistake, tool or group, and no tool has said anything of them."""
     return [
-        Case(golden.typed, golden.accept[0], {"shell": golden.shell, "family": golden.family}, golden.accept[1:])
+        Case(
+            golden.typed,
+            golden.accept[0],
+            {"shell": golden.shell, "family": golden.family},
+            golden.accept[1:],
+            task,
+        )
         for golden in golden_cases()
     ]
 
@@ -245,11 +254,11 @@ def write_plot(path: Path, groups: dict[str, list[Prediction]]) -> None:
 def main() -> None:
     """Evaluate each quant of the size in hand and write figures, predictions and plots."""
     params = evaluate_params()
-    paths = ModelPaths(model_size())
+    paths = model_paths()
     splits = {
-        "test": read_cases(TEST, params.test_rows, seed()),
-        "heldout": read_cases(HELDOUT, params.heldout_rows, seed()),
-        "golden": read_golden(),
+        "test": read_cases(TEST, params.test_rows, seed(), task()),
+        "heldout": read_cases(HELDOUT, params.heldout_rows, seed(), task()),
+        "golden": read_golden(task()),
     }
     if not splits["test"]:
         raise PipelineError(f"{TEST}: no rows to evaluate; run `dvc repro validate`")

@@ -1,7 +1,8 @@
 """How much of the f16 model survives quantization: perplexity and KL divergence over the rendered test split.
 
-In: models/<size>/f16, models/<size>/quants, data/dataset/test.jsonl, `fidelity` and `seed` of params.yaml.
-Out: metrics/<size>/fidelity.json. Alone: `python -m stages.fidelity`; the tools' logs are then in .cache/logs/.
+In: models/<size>/<task>/f16, models/<size>/<task>/quants, data/dataset/test.jsonl, `fidelity` and `seed` of
+params.yaml. Out: metrics/<size>/<task>/fidelity.json. Alone: `python -m stages.fidelity`; the tools' logs are
+then in .cache/logs/.
 
 llama-perplexity saves the f16's logits for a text and compares those of each quant with them, token by token. The
 text is the test split, answers included, in the format of training. It is cut into windows of `context` tokens, of
@@ -25,12 +26,12 @@ from gguf import GGUFReader, TokenType
 
 from stages.common.chat import STOP, render_turn
 from stages.common.cli import run_stage
-from stages.common.config import FidelityParams, fidelity_params, model_size, seed
+from stages.common.config import FidelityParams, fidelity_params, model_paths, seed
 from stages.common.errors import PipelineError
 from stages.common.files import read_json, read_jsonl, write_json
 from stages.common.llama_cpp import llama_cpp_environment, tool
 from stages.common.metrics import finite_or_none
-from stages.common.paths import CACHE, TEST, ModelPaths
+from stages.common.paths import CACHE, TEST
 from stages.common.progress import follow_tool
 
 # llama-perplexity reads its text without special tokens (`common_tokenize` with parse_special false), which would
@@ -245,7 +246,7 @@ def _complaint(output: str) -> str:
 def main() -> None:
     """Measure the size in hand."""
     params = fidelity_params()
-    paths = ModelPaths(model_size())
+    paths = model_paths()
     rows = [row for _, row in read_jsonl(TEST)]
     random.Random(seed()).shuffle(rows)  # the windows are the first of the text: of all shells and families
     found = sorted(paths.f16.glob("*.gguf"))

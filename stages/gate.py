@@ -1,7 +1,7 @@
 """Stage `gate`: holds the default quant's figures to the limits and to a baseline revision.
 
-In: metrics/<size>/{fidelity,eval}.json, params `gate`, and through `dvc metrics diff` the same files at the
-baseline revision. Out: metrics/<size>/gate.json and gate.md. Alone: `python -m stages.gate`.
+In: metrics/<size>/<task>/{fidelity,eval}.json, params `gate`, and through `dvc metrics diff` the same files at the
+baseline revision. Out: metrics/<size>/<task>/gate.json and gate.md. Alone: `python -m stages.gate`.
 
 A red verdict is recorded and the stage succeeds, so that a red experiment can be compared with others.
 `python -m stages.gate check` then passes judgement: exit 1 on red, 2 where the comparison could not be made or
@@ -20,7 +20,6 @@ from stages.common import config
 from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
 from stages.common.files import read_json, replace_file, sha256_file, write_json
-from stages.common.paths import ModelPaths
 
 Verdict = Literal["green", "red", "none", "incomparable"]
 Figures = dict[str, Any]
@@ -165,7 +164,7 @@ def baseline_figures(revision: str, quant: str, sources: list[Path]) -> Baseline
 
 def table(record: dict[str, Any]) -> str:
     """The content of gate.json as Markdown."""
-    heading = f"{record['model_size']} {record['quant']}: {record['verdict']}"
+    heading = f"{record['model_size']} {record['task']} {record['quant']}: {record['verdict']}"
     rows = [f"### {heading}", "", "| gate | value | limit | baseline | verdict |", "|---|---|---|---|---|"]
     for name, gate in record["gates"].items():
         value, old = (f"{x:.4g}" if x is not None else "-" for x in (gate["value"], gate["baseline"]))
@@ -175,8 +174,8 @@ def table(record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Judge the figures on disk and record the verdict."""
-    size, limits = config.model_size(), config.gate_params()
-    folder = ModelPaths(size).metrics
+    model, limits = config.model_paths(), config.gate_params()
+    folder = model.metrics
     sources = [folder / f"{name}.json" for name in _SOURCES]
     evaluated, fidelity = (read_json(path) for path in sources)
     quant = next(iter(evaluated), None)
@@ -187,7 +186,8 @@ def main() -> None:
     gates = judge(now, baseline, limits)
     record = {
         "verdict": overall(gates),
-        "model_size": size,
+        "model_size": model.size,
+        "task": model.task,
         "quant": quant,
         "baseline": {"revision": baseline.revision, "problem": baseline.problem},
         "gates": {gate.pop("name"): gate for gate in map(asdict, gates)},
@@ -201,7 +201,7 @@ def main() -> None:
 
 def check() -> None:
     """Pass judgement on what is recorded: return on green, exit 1 on red, 2 where it cannot be told."""
-    path = ModelPaths(config.model_size()).metrics / "gate.json"
+    path = config.model_paths().metrics / "gate.json"
     try:
         record = read_json(path)
     except PipelineError as error:

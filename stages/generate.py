@@ -1,7 +1,7 @@
 """Generate: command lines with one mistake each and their correction, and correct ones that stay as they are.
 
 In: `data/grammar/*.json`, the tables in `data/*.yaml`, `data/popularity.json`, the golden cases (which no row may
-repeat); params `data` and `seed`.
+repeat); params `task`, `data` and `seed`.
 Out: `data/generated.jsonl`, one row a line (`messages` and `meta`), shares exact by shell and family.
 Alone: `python -m stages.generate`
 
@@ -12,6 +12,7 @@ made side by side, one process each.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.common import config
-from stages.common.chat import system_prompt
+from stages.common.chat import CORRECT, system_prompt, user_text
 from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
 from stages.common.files import replace_file
@@ -50,16 +51,20 @@ def quotas(rows: int, shells: Mapping[str, float], families: Mapping[str, float]
     return counts
 
 
-def generate(tables: Tables, params: config.DataParams, seed: int) -> Iterator[dict[str, Any]]:
+def generate(
+    tables: Tables, params: config.DataParams, seed: int, task: str = CORRECT
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of all shells. Raises `PipelineError` when a family cannot fill its quota in a shell."""
     for shell in params.shells:
-        yield from generate_shell(shell, tables, params, seed)
+        yield from generate_shell(shell, tables, params, seed, task)
 
 
-def generate_shell(shell: str, tables: Tables, params: config.DataParams, seed: int) -> Iterator[dict[str, Any]]:
+def generate_shell(
+    shell: str, tables: Tables, params: config.DataParams, seed: int, task: str
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of one shell, family by family. Raises as `generate` does."""
     grammar = build_grammar(shell, tables.grammars, frozenset(tables.sampling["wrappers"]))
-    generator = ShellGenerator(grammar, tables, params, seed, golden_inputs())
+    generator = ShellGenerator(grammar, tables, params, seed, golden_inputs(), task)
     for (of_shell, family), count in quotas(params.rows, params.shells, params.families).items():
         if of_shell != shell:
             continue
@@ -70,16 +75,16 @@ def generate_shell(shell: str, tables: Tables, params: config.DataParams, seed: 
                     f"data: family {family} in {shell}: only {index} of {count} rows could be made without "
                     "repetition; add lines to the tables in data/, or lower data.rows or the share in params.yaml"
                 )
-            yield as_row(shell, family, example)
+            yield as_row(task, shell, family, example)
 
 
-def as_row(shell: str, family: str, example: Example) -> dict[str, Any]:
+def as_row(task: str, shell: str, family: str, example: Example) -> dict[str, Any]:
     """The row of one example: three messages and what it is."""
     accept = {"accept": list(example.accept)} if example.accept else {}
     return {
         "messages": [
-            {"role": "system", "content": system_prompt(shell)},
-            {"role": "user", "content": example.typed},
+            {"role": "system", "content": system_prompt(shell, task)},
+            {"role": "user", "content": user_text(task, example.typed, example.results)},
             {"role": "assistant", "content": example.answer},
         ],
         "meta": {
@@ -104,17 +109,18 @@ def _start_worker(made: Any) -> None:
     die_with_parent()
 
 
-def _write_shell(shell: str, params: config.DataParams, seed: int, out: Path) -> None:
+def _write_shell(shell: str, params: config.DataParams, seed: int, task: str, out: Path) -> None:
     """Write one shell's rows to `out`, in a worker."""
+    gc.disable()  # nothing here holds cycles, and the tables are large to look through again and again
     with out.open("w", encoding="utf-8", newline="\n") as file:
-        for number, row in enumerate(generate_shell(shell, read_tables(), params, seed), start=1):
+        for number, row in enumerate(generate_shell(shell, read_tables(), params, seed, task), start=1):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if number % _REPORT_EVERY == 0:
                 with _made.get_lock():
                     _made.value += _REPORT_EVERY
 
 
-def write_shells(params: config.DataParams, seed: int, folder: Path) -> list[Path]:
+def write_shells(params: config.DataParams, seed: int, task: str, folder: Path) -> list[Path]:
     """A file of rows a shell, made side by side, the longest first; the files in the order of the shells."""
     made = multiprocessing.Value("q", 0)
     files = {shell: folder / f"{shell}.jsonl" for shell in params.shells}
@@ -124,7 +130,7 @@ def write_shells(params: config.DataParams, seed: int, folder: Path) -> list[Pat
     ):
         longest_first = sorted(files, key=lambda shell: -params.shells[shell])
         running: set[Future[None]] = {
-            pool.submit(_write_shell, shell, params, seed, files[shell]) for shell in longest_first
+            pool.submit(_write_shell, shell, params, seed, task, files[shell]) for shell in longest_first
         }
         while running:
             done, running = wait(running, timeout=0.5)
@@ -141,7 +147,7 @@ def main() -> None:
     """Write `data/generated.jsonl`."""
     GENERATED.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".generating.partial-", dir=GENERATED.parent) as scratch:
-        files = write_shells(config.data_params(), config.seed(), Path(scratch))
+        files = write_shells(config.data_params(), config.seed(), config.task(), Path(scratch))
         with replace_file(GENERATED, "wb") as out:
             for path in files:
                 with path.open("rb") as part:

@@ -1,7 +1,7 @@
 """Stage `quantize`: the f16 GGUF becomes smaller ones, by an importance matrix of the training text.
 
-In: models/<size>/f16, data/dataset/train.jsonl, `quantize` and `seed` of params.yaml, `card` of
-configs/<model_size>.yaml, data/llama_cpp.yaml. Out: models/<size>/quants: the first quant of the list as
+In: models/<size>/<task>/f16, data/dataset/train.jsonl, `quantize` and `seed` of params.yaml, `card` of
+configs/<model_size>.yaml, data/llama_cpp.yaml. Out: models/<size>/<task>/quants: the first quant of the list as
 <name>.gguf, which is what clients download, further ones as <name>-<QUANT>.gguf, and quants.json, which maps each
 quant to its file. Alone: `python -m stages.quantize`.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from stages.common.chat import render_turn
 from stages.common.cli import run_stage
-from stages.common.config import model_card, model_size, quantize_params, seed
+from stages.common.config import model_card, model_paths, quantize_params, seed
 from stages.common.errors import PipelineError
 from stages.common.files import read_jsonl, replace_directory, write_json
 from stages.common.llama_cpp import llama_cpp_environment, tool
-from stages.common.paths import CACHE, TRAIN, ModelPaths
+from stages.common.paths import CACHE, TRAIN
 from stages.common.progress import follow_tool
 from stages.common.server import serve
 from stages.converting.checks import local_paths, metadata
@@ -108,7 +108,7 @@ def require_loadable(gguf: Path) -> None:
 
 def main() -> None:
     """Make every quant of the list for the size in hand."""
-    paths, card, params = ModelPaths(model_size()), model_card(), quantize_params()
+    paths, card, params = model_paths(), model_card(), quantize_params()
     files = file_names(card.name, params.quants)
     model = paths.f16 / f"{card.name}-f16.gguf"
     if not model.is_file():

@@ -1,8 +1,8 @@
 """Stage `train`: a LoRA adapter for the base, trained by `kaggle/train_lora.py` here or on Kaggle.
 
 In: models/<size>/base, data/dataset/train.jsonl and valid.jsonl, `train` of configs/<model_size>.yaml, `seed`.
-Out: models/<size>/adapter (peft's format, and digests.json), metrics/<size>/train.json,
-plots/<size>/train/loss.csv and valid.csv. Checkpoints lie in .cache/checkpoints until the run is finished.
+Out: models/<size>/<task>/adapter (peft's format, and digests.json), metrics/<size>/<task>/train.json,
+plots/<size>/<task>/train/loss.csv and valid.csv. Checkpoints lie in .cache/checkpoints until the run is finished.
 
     python -m stages.train                                              the stage's command
     python -m stages.train submit | wait | status | cancel | fetch      the steps of a run on Kaggle
@@ -16,22 +16,22 @@ from pathlib import Path
 
 from stages.common import paths
 from stages.common.cli import run_stage
-from stages.common.config import ModelCard, TrainConfig, backend, model_card, model_size, seed, train_config
+from stages.common.config import ModelCard, TrainConfig, backend, model_paths, seed, size_card, train_config
 from stages.common.files import write_json
 from stages.common.paths import ModelPaths
 
 
 def describe_run(
-    size: ModelPaths, card: ModelCard, settings: TrainConfig, seed_value: int, checkpoints: Path
+    model: ModelPaths, card: ModelCard, settings: TrainConfig, seed_value: int, checkpoints: Path
 ) -> dict[str, object]:
     """What the trainer is told (`kaggle/run_files.py`, `Run`)."""
     return {
-        "base": str(size.base),
+        "base": str(model.base),
         "base_name": card.base_model_repo or card.base_model_name,
         "dataset": str(paths.DATASET),
-        "adapter": str(size.adapter),
-        "metrics": str(size.metrics / "train.json"),
-        "plots": str(size.plots / "train"),
+        "adapter": str(model.adapter),
+        "metrics": str(model.metrics / "train.json"),
+        "plots": str(model.plots / "train"),
         "checkpoints": str(checkpoints),
         "seed": seed_value,
         "settings": settings.model_dump(mode="json"),
@@ -39,24 +39,24 @@ def describe_run(
 
 
 def describe() -> tuple[ModelPaths, dict[str, object]]:
-    """The size in hand and its run."""
-    size = ModelPaths(model_size())
-    return size, describe_run(size, model_card(), train_config(), seed(), paths.CACHE / "checkpoints")
+    """The model in hand and its run."""
+    model = model_paths()
+    return model, describe_run(model, size_card(), train_config(), seed(), paths.CACHE / "checkpoints")
 
 
 def main() -> None:
     """Train where the backend says."""
-    size, description = describe()
+    model, description = describe()
     if backend() == "kaggle":
         # the client is no dependency of those who train here
         from stages.training.bundles import describe_cloud_run
         from stages.training.cloud import train_on_kaggle
 
-        train_on_kaggle(describe_cloud_run(size, description))
+        train_on_kaggle(describe_cloud_run(model, description))
     else:
         from stages.training.local import train_locally
 
-        path = paths.CACHE / f"train-{size.size}.json"
+        path = paths.CACHE / f"train-{model.size}-{model.task}.json"
         write_json(path, description)
         train_locally(path)
 

@@ -1,8 +1,8 @@
 """Hold every row to the rules and split them into train, valid, test and held-out rows.
 
-In: data/generated.jsonl, data/extra/*.jsonl (rows of your own, if any), params `data` and `seed`, the limits in
-data/validation.yaml and data/danger.yaml. Out: data/dataset/{train,valid,test,heldout}.jsonl, metrics/data.json,
-the data card data/card.md, plots/data/*.csv.
+In: data/generated.jsonl, data/extra/*.jsonl (rows of your own, if any), params `task`, `data` and `seed`, the
+limits in data/validation.yaml and data/danger.yaml. Out: data/dataset/{train,valid,test,heldout}.jsonl,
+metrics/data.json, the data card data/card.md, plots/data/*.csv.
 
     python -m stages.validate                  # the stage; a broken rule leaves the outputs as they were
     python -m stages.validate FILE [FILE ...]  # look at files alone, write no outputs
@@ -12,7 +12,7 @@ The shares and the size are those of the generated rows; rows of your own come o
 """
 
 import csv
-import json
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from stages.common.cli import run_stage
-from stages.common.config import DataParams, data_params, seed
+from stages.common.config import DataParams, data_params, seed, task
 from stages.common.files import replace_directory, replace_file, write_json
 from stages.common.paths import DATA_CARD, DATA_METRICS, DATA_PLOTS, DATASET, EXTRA, GENERATED, MISTAKES
 from stages.validating import card
@@ -39,9 +39,9 @@ from stages.validating.shells import check_with_shells
 from stages.validating.split import check_splits, split_rows
 
 
-def check_generated(rows: Sequence[Row], params: DataParams) -> list[Finding]:
+def check_generated(rows: Sequence[Row], params: DataParams, task: str) -> list[Finding]:
     """What is wrong with the generated rows as a whole."""
-    generated = [row for row in rows if row.file == GENERATED]
+    generated = [row for row in rows if row.file == GENERATED and row.task == task]
     wanted = {"shell": params.shells, "family": params.families}
     return [*check_size(GENERATED, generated, params.rows), *check_shares(GENERATED, generated, wanted)]
 
@@ -56,8 +56,8 @@ def write_splits(splits: Mapping[str, Sequence[Row]]) -> None:
     """Write all splits, or none."""
     with replace_directory(DATASET) as directory:
         for name, rows in splits.items():
-            lines = [json.dumps(row.content, ensure_ascii=False) + "\n" for row in rows]
-            (directory / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
+            with (directory / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(f"{row.text}\n" for row in rows)
 
 
 def write_card(splits: Mapping[str, Sequence[Row]], params: DataParams, seed: int) -> None:
@@ -84,6 +84,9 @@ def write_card(splits: Mapping[str, Sequence[Row]], params: DataParams, seed: in
 
 def main() -> None:
     """The stage, or with arguments a look at single files."""
+    # Rows hold no cycles, and looking for some in ever more rows would take a quarter of the time.
+    gc.disable()
+    limits()  # before the processes that judge are forked, which then have it too
     params = data_params()
     if files := sys.argv[1:]:
         rows, findings = read_and_check([Path(file) for file in files], params)
@@ -91,7 +94,8 @@ def main() -> None:
         print(f"{len(rows)} rows, nothing wrong")
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
-    report([*findings, *check_generated(rows, params), *check_with_shells(rows, seed())])
+    rows = [row for row in rows if row.file == GENERATED or row.task == task()]  # yours may be for both tasks
+    report([*findings, *check_generated(rows, params, task()), *check_with_shells(rows, seed())])
     splits = split_rows(rows, seed(), params.heldout_tools)
     report(list(check_splits(GENERATED, splits)))
     write_splits(splits)

@@ -94,13 +94,13 @@ class Tree:
 
     def adapter(self) -> str | None:
         """The digest of the adapter that the stage has put in place."""
-        path = self.folder / "models/tiny/adapter/adapter_model.safetensors"
+        path = self.folder / "models/tiny/correct/adapter/adapter_model.safetensors"
         return sha256_file(path) if path.is_file() else None
 
     def forget(self) -> None:
         """What is left when the machine is lost: the inputs."""
         shutil.rmtree(self.folder / ".cache", ignore_errors=True)
-        shutil.rmtree(self.folder / "models/tiny/adapter", ignore_errors=True)
+        shutil.rmtree(self.folder / "models/tiny/correct/adapter", ignore_errors=True)
 
     def secrets_in(self, *folders: Path) -> list[str]:
         """Every file that holds the account's token or key, or any address's signature."""

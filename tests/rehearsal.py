@@ -42,7 +42,7 @@ def make_inputs(tree: Tree) -> None:
     (tree.folder / "tests").mkdir()
     shutil.copy(ROOT / "tests/inference_test_cases.json", tree.folder / "tests")
     for file, old, new in (
-        ("params.yaml", "rows: 24000", f"rows: {ROWS}"),
+        ("params.yaml", "rows: 150000", f"rows: {ROWS}"),
         ("configs/tiny.yaml", "max_examples: 1500", f"max_examples: {EXAMPLES}"),
     ):
         path = tree.folder / file

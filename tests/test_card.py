@@ -8,7 +8,7 @@ from stages.validating.rows import Row
 
 def row(shell: str = "bash", kind: str = "omission", before: str = "gt a", family: str = "command") -> Row:
     meta = {"shell": shell, "kind": kind, "family": family, "tool": "git", "group": before}
-    return Row(Path("x.jsonl"), 1, {"meta": meta}, shell, before, "git a")
+    return Row(Path("x.jsonl"), 1, "{}", meta, shell, before, "git a")
 
 
 def test_a_share_stands_beside_the_one_asked_for_also_where_nobody_asked():

@@ -3,8 +3,9 @@
 import pytest
 
 from stages.common.chat import SHELLS
-from stages.common.danger import added_danger, danger_table
+from stages.common.danger import added_danger, danger_table, find_dangers
 from stages.common.words import quoted_lines, simple_commands, words
+from stages.generating.tables import everyday_lines, read_tables
 
 ADDED = [
     ("bash", "apt update", "sudo apt update", ["elevation: sudo"]),
@@ -96,3 +97,15 @@ def test_simple_commands_look_behind_prefixes_and_operators():
         ["sh", "-c", "'ls -l'"],
     ]
     assert quoted_lines("cd 'src' && sh -c 'ls -l'") == ["ls -l"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_quick_look_never_misses_a_danger(shell: str):
+    table = danger_table(shell)
+    answers = [answer for of_shell, _, answer, *_ in (*ADDED, *CARRIED) if of_shell == shell]
+    everyday = everyday_lines(read_tables(), shell).values()
+    lines = [*answers, *(line for lines in everyday for line in lines)]
+    dangerous = [line for line in lines if find_dangers(table, line)]
+    assert len(dangerous) > 10
+    assert [line for line in dangerous if not table.may_hold(line)] == []
+    assert sum(map(table.may_hold, lines)) < len(lines) / 2

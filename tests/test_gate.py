@@ -105,8 +105,8 @@ def figures(project: Path, changes: dict) -> None:
     """Write both metrics files as the stages do, with some figures changed."""
     merged = {**GOOD, **changes}
     fidelity = {name: merged.pop(name) for name in ("perplexity", "perplexity_ratio", "kl_divergence")}
-    write_json(project / "metrics/135m/eval.json", {"Q4_K_M": merged})
-    write_json(project / "metrics/135m/fidelity.json", {"f16": {"perplexity": 4.95}, "Q4_K_M": fidelity})
+    write_json(project / "metrics/135m/correct/eval.json", {"Q4_K_M": merged})
+    write_json(project / "metrics/135m/correct/fidelity.json", {"f16": {"perplexity": 4.95}, "Q4_K_M": fidelity})
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -115,15 +115,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_green_run_is_recorded_and_passes_the_check(project: Path) -> None:
     assert run().returncode == 0
-    assert read_json(project / "metrics/135m/gate.json")["verdict"] == "green"
-    assert "| exact_match | 0.9 | >= 0.85 | - | green |" in (project / "metrics/135m/gate.md").read_text()
+    assert read_json(project / "metrics/135m/correct/gate.json")["verdict"] == "green"
+    assert "| exact_match | 0.9 | >= 0.85 | - | green |" in (project / "metrics/135m/correct/gate.md").read_text()
     assert run("check").returncode == 0
 
 
 def test_a_red_run_is_recorded_without_failing_and_fails_the_check(project: Path) -> None:
     figures(project, {"exact_match": 0.86})
     assert run().returncode == 0
-    gate = read_json(project / "metrics/135m/gate.json")["gates"]["exact_match_vs_baseline"]
+    gate = read_json(project / "metrics/135m/correct/gate.json")["gates"]["exact_match_vs_baseline"]
     assert gate == {"value": 0.86, "limit": gate["limit"], "baseline": 0.9, "verdict": "red"}
     checked = run("check")
     assert checked.returncode == 1
@@ -164,7 +164,7 @@ def test_a_missing_verdict_is_exit_status_2(project: Path) -> None:
 
 
 def test_figures_that_are_not_json_fail_in_one_line(project: Path) -> None:
-    (project / "metrics/135m/eval.json").write_text('{"Q4_K_M": {')
+    (project / "metrics/135m/correct/eval.json").write_text('{"Q4_K_M": {')
     done = run()
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
@@ -172,5 +172,5 @@ def test_figures_that_are_not_json_fail_in_one_line(project: Path) -> None:
 
 def test_the_baseline_is_the_committed_one_even_if_nothing_changed(project: Path) -> None:
     run()
-    gates = json.loads((project / "metrics/135m/gate.json").read_text())["gates"]
+    gates = json.loads((project / "metrics/135m/correct/gate.json").read_text())["gates"]
     assert gates["perplexity_vs_baseline"]["baseline"] == GOOD["perplexity"]

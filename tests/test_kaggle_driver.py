@@ -9,10 +9,13 @@ import json
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from kaggle_tree import HASTE, Tree
 from stand_in_kaggle import Account, StandInKaggle, alice, fault, serve
@@ -64,6 +67,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest
 
 
+@contextmanager
+def process_lists() -> Iterator[set[str]]:
+    """The command lines of all processes, looked at again and again while the block runs."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.05):
+            seen.update(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        looker.join()
+
+
 def test_our_folder_does_not_hide_the_client():
     assert Path(importlib.util.find_spec("kaggle").origin).parent.parent.name == "site-packages"
     assert importlib.metadata.version("kaggle") == "2.2.5"
@@ -79,18 +101,21 @@ def test_a_run_is_trained_once_and_its_results_are_put_in_place(
     assert "needs about" in dry.stdout
     assert not kaggle.record.calls("SaveKernel") + kaggle.record.calls("CreateDataset")
 
-    first = tree.run()
+    with process_lists() as seen:
+        first = tree.run()
     assert first.returncode == DONE, first.stdout
+    assert any("stages.training.kaggle_worker" in words for words in seen)
+    assert not any(tree.account.token in words or tree.account.key in words for words in seen)
     assert "loss 0.500, 00:01 left" in first.stdout
     assert "oops-session" in first.stdout
-    metrics = json.loads((tree.folder / "metrics/tiny/train.json").read_text())
+    metrics = json.loads((tree.folder / "metrics/tiny/correct/train.json").read_text())
     assert metrics["gpu_hours"] > 0
     assert "gpu_hours_estimated" in metrics
-    assert (tree.folder / "plots/tiny/train/loss.csv").is_file()
+    assert (tree.folder / "plots/tiny/correct/train/loss.csv").is_file()
     assert tree.adapter() == undisturbed
 
     asked = len(kaggle.record.calls())
-    shutil.rmtree(tree.folder / "models/tiny/adapter")  # as dvc does before it runs a stage
+    shutil.rmtree(tree.folder / "models/tiny/correct/adapter")  # as dvc does before it runs a stage
     assert tree.run().returncode == DONE
     assert tree.adapter() == undisturbed
     assert len(kaggle.record.calls()) == asked  # the verified result is in the cache
@@ -157,15 +182,17 @@ FAULTS = [
 @pytest.fixture(scope="module")
 def endured(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, undisturbed: str
-) -> Iterator[dict[str, Future[None]]]:
-    """Every fault of this session, some at a time: half of each is waiting."""
-    asked = {item.callspec.params["name"] for item in request.session.items if "endured" in item.fixturenames}
+) -> Iterator[dict[str | int, Future[None]]]:
+    """All that this session asks of a driver in trouble, some at a time: half of each is waiting."""
+    asked = {item.callspec.params["trouble"] for item in request.session.items if "endured" in item.fixturenames}
     with ThreadPoolExecutor(max_workers=3) as pool:
-        yield {
-            name: pool.submit(endure, tmp_path_factory.mktemp("fault"), undisturbed, name, status, runs)
-            for name, status, runs in FAULTS
-            if name in asked
-        }
+
+        def begin(ordeal: Callable[..., None], *facts: object) -> Future[None]:
+            return pool.submit(ordeal, tmp_path_factory.mktemp("trouble"), undisturbed, *facts)
+
+        faults = {name: begin(endure, name, status, runs) for name, status, runs in FAULTS if name in asked}
+        kills = {seed: begin(survive, seed) for seed in KILLED if seed in asked}
+        yield faults | kills
         pool.shutdown(cancel_futures=True)
 
 
@@ -198,24 +225,38 @@ def endure(folder: Path, undisturbed: str, name: str, status: int, runs: int | N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [entry[0] for entry in FAULTS], ids=lambda name: name.replace(" ", "-"))
-def test_a_fault_gets_its_answer_and_costs_no_second_run(endured: dict[str, Future[None]], name: str):
-    endured[name].result()
+@pytest.mark.parametrize("trouble", [entry[0] for entry in FAULTS], ids=lambda name: name.replace(" ", "-"))
+def test_a_fault_gets_its_answer_and_costs_no_second_run(endured: dict[str | int, Future[None]], trouble: str):
+    endured[trouble].result()
+
+
+KILLED = range(5)
+"""Rehearsals, each of which is killed ten times."""
+
+
+def survive(folder: Path, undisturbed: str, seed: int) -> None:
+    """Kill the driver at ten random moments of one run, then let it end."""
+    owner = alice()
+    with serve(StandInKaggle(folder / "stand-in", accounts=[owner])) as kaggle:
+        tree = planted(folder, kaggle, owner)
+        moments = random.Random(seed)
+        for _ in range(10):
+            tree.kill_after(moments.uniform(0.3, 4))
+            shutil.rmtree(tree.folder / "models/tiny/correct", ignore_errors=True)  # as dvc does before a stage
+        done = tree.run()
+        assert done.returncode == DONE, done.stdout
+        assert tree.adapter() == undisturbed
+        assert len(kaggle.kernels.sessions) == 1
+        assert not tree.secrets_in()
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trouble", KILLED)
 def test_kill_9_at_any_moment_leaves_one_run_and_the_right_adapter(
-    tree: Tree, kaggle: StandInKaggle, undisturbed: str
+    endured: dict[str | int, Future[None]], trouble: int
 ):
-    moments = random.Random(4)
-    for _ in range(8):
-        tree.kill_after(moments.uniform(0.3, 4))
-    done = tree.run()
-
-    assert done.returncode == DONE, done.stdout
-    assert tree.adapter() == undisturbed
-    assert len(kaggle.kernels.sessions) == 1
-    assert not tree.secrets_in()
+    endured[trouble].result()
 
 
 @pytest.mark.slow

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kaggle_tree import HASTE
+from rehearsal import PATIENT
+from stand_in_kaggle import StandInKaggle, alice, serve
 
 from stages.common.files import read_json, read_jsonl, sha256_file
 
@@ -53,7 +56,7 @@ class Clone:
 
     def outputs(self) -> dict[str, str]:
         """The digest of everything that must not depend on how often a run was interrupted."""
-        kinds = ("models/tiny/*/*.safetensors", "models/tiny/*/*.gguf", "data/dataset/*", "data/generated.jsonl")
+        kinds = ("models/tiny/**/*.safetensors", "models/tiny/**/*.gguf", "data/dataset/*", "data/generated.jsonl")
         files = [path for kind in kinds for path in sorted(self.folder.glob(kind))]
         return {str(path.relative_to(self.folder)): sha256_file(path) for path in files}
 
@@ -73,7 +76,7 @@ def clone(root: Path, folder: Path, tools: Path) -> Clone:
             shutil.copy2(root / name, folder / name)
     made = Clone(folder, tools)
     made.edit("params.yaml", "model_size: 135m", "model_size: tiny")
-    made.edit("params.yaml", "rows: 24000", "rows: 6000")
+    made.edit("params.yaml", "rows: 150000", "rows: 6000")
     for command in (
         "git init -q -b main",
         "git config user.name tests",
@@ -107,12 +110,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tools: Path) -> Iterator[
 
 def test_a_run_leaves_a_whole_model_with_its_figures(finished: Clone) -> None:
     folder = finished.folder
-    assert (folder / "models/tiny/quants/tiny-correct-1M.gguf").stat().st_size > 100_000
-    evaluated = read_json(folder / "metrics/tiny/eval.json")["Q4_K_M"]
+    assert (folder / "models/tiny/correct/quants/tiny-correct-1M.gguf").stat().st_size > 100_000
+    evaluated = read_json(folder / "metrics/tiny/correct/eval.json")["Q4_K_M"]
     test_rows = list(read_jsonl(folder / "data/dataset/test.jsonl"))
     assert evaluated["exact_match_n"] == len(test_rows)
     assert evaluated["exact_match_low"] <= evaluated["exact_match"] <= evaluated["exact_match_high"]
-    fidelity = read_json(folder / "metrics/tiny/fidelity.json")
+    fidelity = read_json(folder / "metrics/tiny/correct/fidelity.json")
     assert 0.5 < fidelity["Q4_K_M"]["perplexity_ratio"] < 2
 
 
@@ -120,7 +123,7 @@ def test_a_random_model_is_refused_by_the_check_but_recorded_by_the_run(finished
     checked = finished.run("python", "-m", "stages.gate", "check")
     assert checked.returncode == 1
     assert "exact_match" in checked.stderr
-    assert read_json(finished.folder / "metrics/tiny/gate.json")["verdict"] == "red"
+    assert read_json(finished.folder / "metrics/tiny/correct/gate.json")["verdict"] == "red"
 
 
 def test_metrics_and_plots_are_shown(finished: Clone) -> None:
@@ -159,15 +162,17 @@ def test_a_change_reruns_only_what_follows_from_it(
     assert finished.repro() == []  # what was run before the change comes back from the cache
 
 
-def test_another_size_leaves_this_one_alone_and_coming_back_runs_nothing(finished: Clone) -> None:
+def test_another_size_and_task_leave_this_one_alone_and_coming_back_runs_nothing(finished: Clone) -> None:
     other = yaml.safe_load((finished.folder / "configs/tiny.yaml").read_text())
     other["train"]["max_examples"] = 100
     (finished.folder / "configs/tinier.yaml").write_text(yaml.safe_dump(other))
     before = finished.outputs()
-    experiment = finished.run("dvc", "exp", "run", "-S", "model_size=tinier")
+    experiment = finished.run("dvc", "exp", "run", "-S", "model_size=tinier", "-S", "task=wit")
     assert experiment.returncode == 0, experiment.stderr
-    assert (finished.folder / "metrics/tinier/gate.json").is_file()
+    assert (finished.folder / "metrics/tinier/wit/gate.json").is_file()
+    assert (finished.folder / "models/tinier/wit/quants/tiny-wit-1M.gguf").is_file()
     finished.edit("params.yaml", "model_size: tinier", "model_size: tiny")
+    finished.edit("params.yaml", "task: wit", "task: correct")
     assert finished.repro() == []  # dvc had put the other size's models away; its cache gives them back
     assert finished.outputs() == before
 
@@ -208,6 +213,29 @@ def shown(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace")
 
 
+def test_where_it_was_trained_changes_neither_the_adapter_nor_a_hash(finished: Clone, tmp_path: Path) -> None:
+    """The real trainer in the real notebook, on the loopback Kaggle's processor."""
+    owner = alice()
+    haste = Path(finished.folder / ".cache/haste.yaml")
+    common = yaml.safe_load((finished.folder / "stages/training/kaggle.yaml").read_text(encoding="utf-8"))
+    haste.write_text(yaml.safe_dump({**common, **HASTE, **PATIENT}), encoding="utf-8")
+    before = finished.outputs()
+    with serve(StandInKaggle(tmp_path, accounts=[owner])) as kaggle:
+        cloud = {"TRAIN_BACKEND": "kaggle", "TRAIN_SETTINGS": str(haste)}
+        environment = {**finished.environment, **kaggle.client_environment(owner, tmp_path / "home"), **cloud}
+        environment["PATH"] = finished.environment["PATH"]
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # kaggle/ goes to Kaggle as it is
+        done = subprocess.run(
+            ["dvc", "repro", "--force", "--single-item", "train"],
+            cwd=finished.folder, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert kaggle.runs_started() == 1
+    assert read_json(finished.folder / "metrics/tiny/correct/train.json")["gpu_hours"] > 0
+    assert finished.outputs() == before
+    assert finished.repro() == []
+
+
 def test_every_stage_reads_only_its_deps_and_params(finished: Clone, tmp_path: Path) -> None:
     """Each stage runs in a folder that holds nothing but what dvc.yaml lists for it, and the plumbing."""
     for stage, entry in yaml.safe_load((finished.folder / "dvc.yaml").read_text())["stages"].items():
@@ -219,7 +247,7 @@ def test_every_stage_reads_only_its_deps_and_params(finished: Clone, tmp_path: P
         for kind in ("outs", "metrics", "plots"):
             for output in entry.get(kind, []):
                 name = output if isinstance(output, str) else next(iter(output))
-                assert (sandbox / name.replace("${model_size}", "tiny")).exists(), f"{stage}: {name}"
+                assert (sandbox / of_tiny(name)).exists(), f"{stage}: {name}"
         shutil.rmtree(sandbox)
 
 
@@ -229,11 +257,16 @@ PLUMBING = [
 """Modules of stages/common that, as stages/training, shape no result; no stage lists them (see dvc.yaml)."""
 
 
+def of_tiny(name: str) -> str:
+    """A path of dvc.yaml with its variables filled."""
+    return name.replace("${model_size}", "tiny").replace("${task}", "correct")
+
+
 def furnish(sandbox: Path, origin: Path, entry: dict) -> None:
     """Copy the plumbing, the listed deps and the listed parameters of one stage."""
     plumbing = ["stages/__init__.py", "stages/training", *(f"stages/common/{name}.py" for name in PLUMBING)]
     names = [*plumbing, *entry["deps"]]
-    for name in (name.replace("${model_size}", "tiny") for name in names):
+    for name in (of_tiny(name) for name in names):
         target = sandbox / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (origin / name).is_dir():

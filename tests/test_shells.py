@@ -10,7 +10,7 @@ from stages.validating.shells import check_with_shells
 
 
 def row(line: int, answer: str, shell: str = "bash") -> Row:
-    return Row(Path("x.jsonl"), line, {}, shell, "typed", answer)
+    return Row(Path("x.jsonl"), line, "{}", {}, shell, "typed", answer)
 
 
 def test_bash_refuses_what_it_cannot_read_and_runs_nothing(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_line_typed_on_another_layout_comes_back_by_its_keys():
     ],
 )
 def test_a_rewrite_puts_its_mistake_where_its_pattern_stands(kind: str, shell: str, right: str, typed: str):
-    assert SLIPS[shell].fits(kind, right)
+    assert SLIPS[shell].has_place(kind, right, annotate(right, GRAMMARS[shell]))
     assert typed in made(kind, right, shell)
     assert made(kind, "pwd", shell) == set()
 

@@ -1,10 +1,12 @@
 """The split into train, valid, test and held-out rows: by group, exact, and the same everywhere."""
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
 
-from stages.validating.rows import Row, fill_group
+from stages.common.chat import system_prompt
+from stages.validating.rows import Row, parse_line
 from stages.validating.split import check_splits, split_rows
 
 HERE = Path("x.jsonl")
@@ -13,7 +15,7 @@ HERE = Path("x.jsonl")
 def row(line: int, group: str | None, before="", after="", shell="bash", tool="git") -> Row:
     meta = {"tool": tool} if group is None else {"tool": tool, "group": group}
     name = f"branch_{line}"  # a name of its own, since a number would be masked
-    return Row(HERE, line, {"meta": meta}, shell, before or f"git psuh {name}", after or f"git push {name}")
+    return Row(HERE, line, "{}", meta, shell, before or f"git psuh {name}", after or f"git push {name}")
 
 
 def grouped_rows(groups: int, largest: int = 3) -> list[Row]:
@@ -118,10 +120,13 @@ def test_a_group_too_large_to_split_is_an_error():
 
 
 def test_a_group_is_worked_out_from_the_line_without_its_particulars_and_the_mistake():
-    def group(before, after):
-        return fill_group(row(1, None, before, after)).meta["group"]
+    def group(before, after, **said):
+        roles = zip(("system", "user", "assistant"), (system_prompt("bash"), before, after), strict=True)
+        messages = [{"role": role, "content": text} for role, text in roles]
+        line = json.dumps({"messages": messages, "meta": {"shell": "bash", **said}})
+        return parse_line(HERE, 1, line.encode()).meta["group"]
 
     assert group("git psuh a.txt", "git push a.txt") == group("git psuh src/b.md", "git push src/b.md")
     assert group("git psuh a.txt", "git push a.txt") != group("git pusj a.txt", "git push a.txt")
     assert group("git psuh a.txt", "git push a.txt") != group("git psuh -f a.txt", "git push -f a.txt")
-    assert fill_group(row(1, "own")).meta["group"] == "own"
+    assert group("git psuh", "git push", group="own") == "own"

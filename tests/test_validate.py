@@ -21,6 +21,7 @@ from stages.validating.rules import ROW_RULES
 REPOSITORY = Path(__file__).parent.parent
 PARAMS = {
     "model_size": "tiny",
+    "task": "correct",
     "seed": 7,
     "data": {
         "rows": 200,
@@ -158,7 +159,14 @@ def test_a_bad_row_breaks_the_rule_that_names_its_fault(tmp_path, rule, message,
 
 def rows_of(*contents) -> list[Row]:
     return [
-        Row(Path("x.jsonl"), line, each, each["meta"]["shell"], *(m["content"] for m in each["messages"][1:]))
+        Row(
+            Path("x.jsonl"),
+            line,
+            "{}",
+            each["meta"],
+            each["meta"]["shell"],
+            *(m["content"] for m in each["messages"][1:]),
+        )
         for line, each in enumerate(contents, start=1)
     ]
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from stages.common.paths import ModelPaths
 
-TINY = ModelPaths("tiny")
+TINY = ModelPaths("tiny", "correct")
 
 
 def make_adapter(base: Path, out: Path, *, scale: float = 0.05) -> None:

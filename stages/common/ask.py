@@ -11,20 +11,20 @@ from pathlib import Path
 
 from stages.common.chat import SHELLS, render_prompt
 from stages.common.cli import run_stage
-from stages.common.config import evaluate_params, model_size
+from stages.common.config import evaluate_params, model_paths, task
 from stages.common.files import read_json
 from stages.common.llama_cpp import tool
-from stages.common.paths import CACHE, ModelPaths
+from stages.common.paths import CACHE
 from stages.common.server import serve
 
 _CONTEXT = 1024
 
 
-def ask(executable: Path, model: Path, shell: str, line: str, max_tokens: int) -> str:
-    """What the model answers to a line typed in that shell. Raises `PipelineError` where the server fails."""
+def ask(executable: Path, model: Path, prompt: str, max_tokens: int) -> str:
+    """What the model answers. Raises `PipelineError` where the server fails."""
     log = CACHE / "logs" / "ask.log"
     with serve(executable, model, slots=1, context=_CONTEXT, log=log) as server:
-        return server.complete(render_prompt(shell, line), max_tokens).rstrip()
+        return server.complete(prompt, max_tokens).rstrip()
 
 
 def main() -> None:
@@ -33,9 +33,10 @@ def main() -> None:
     parser.add_argument("--shell", choices=SHELLS, default="bash")
     parser.add_argument("line", help="the mistyped line, quoted")
     asked = parser.parse_args()
-    quants = ModelPaths(model_size()).quants
+    quants = model_paths().quants
     model = quants / next(iter(read_json(quants / "quants.json").values()))
-    print(ask(tool("llama-server"), model, asked.shell, asked.line, evaluate_params().max_tokens))
+    prompt = render_prompt(asked.shell, asked.line, task())
+    print(ask(tool("llama-server"), model, prompt, evaluate_params().max_tokens))
 
 
 if __name__ == "__main__":

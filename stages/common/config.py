@@ -8,13 +8,14 @@ depend on a parameter that dvc.yaml does not list for it. An unknown, missing or
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
+from stages.common.paths import ModelPaths
 
 PARAMS = Path("params.yaml")
 CONFIGS = Path("configs")
@@ -25,6 +26,7 @@ Shell = Literal["bash", "zsh", "powershell", "cmd", "fish", "tcsh"]
 Family = Literal[
     "command", "subcommand", "option", "path", "wrong_option", "syntax", "chain", "request", "correct"
 ]
+Task = Literal["correct", "wit"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -147,7 +149,7 @@ class TrainConfig(Section):
 class ModelCard(Section):
     """`card` in configs/<size>.yaml: what the GGUF says about itself."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]|\{task\})*$")]
     title: str
     description: str
     size_label: str
@@ -161,6 +163,7 @@ class ModelCard(Section):
 _PARAMS_SECTIONS: dict[str, type[Section] | type] = {
     "model_size": str,
     "seed": int,
+    "task": str,
     "backend": str,
     "data": DataParams,
     "quantize": QuantizeParams,
@@ -181,6 +184,19 @@ def model_size() -> str:
         known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
         raise PipelineError(f"{PARAMS}: model_size: no {CONFIGS}/{size}.yaml; known sizes: {known}")
     return size
+
+
+def task() -> str:
+    """What the model is for (stages/common/chat.py has the prompts of each)."""
+    value = _top(PARAMS, set(_PARAMS_SECTIONS), "task")
+    if value not in get_args(Task):
+        raise PipelineError(f"{PARAMS}: task: {value!r} is neither of {', '.join(get_args(Task))}")
+    return value
+
+
+def model_paths() -> ModelPaths:
+    """The places of the model in hand."""
+    return ModelPaths(model_size(), task())
 
 
 def seed() -> int:
@@ -249,10 +265,18 @@ def train_config() -> TrainConfig:
     return _validate(path, "train", TrainConfig, _top(path, _CONFIG_SECTIONS, "train"))
 
 
-def model_card() -> ModelCard:
-    """The names and the licence that go into the GGUF."""
+def size_card() -> ModelCard:
+    """The names and the licence of the size, for any task: `{task}` stands for it."""
     path = _config_path()
     return _validate(path, "card", ModelCard, _top(path, _CONFIG_SECTIONS, "card"))
+
+
+def model_card() -> ModelCard:
+    """The names and the licence that go into the GGUF."""
+    card = size_card().model_dump()
+    purpose = task()
+    names = {"name": card["name"].replace("{task}", purpose), "title": card["title"].replace("{task}", purpose)}
+    return ModelCard.model_validate({**card, **names})
 
 
 def _config_path() -> Path:
@@ -314,6 +338,7 @@ def main() -> None:
     """Validate every section of params.yaml and of the chosen size's file."""
     for read in (
         seed,
+        task,
         backend,
         data_params,
         quantize_params,

@@ -7,9 +7,10 @@ another word of the same kind (`-f` for `--force`), evidence of it (`: Permissio
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,20 @@ class DangerTable:
     edits: int
     edits_short: int
     short_letters: int
+    named: re.Pattern[str]
+    """Any dangerous word or command."""
+    choosy: re.Pattern[str]
+    """Any command that some option makes dangerous,"""
+    chosen: re.Pattern[str]
+    """and any such option, or a bundle of one-letter options."""
+
+    def may_hold(self, command: str) -> bool:
+        """False only where a line holds nothing dangerous; most lines are settled by these few searches."""
+        return bool(
+            self.named.search(command)
+            or (self.choosy.search(command) and self.chosen.search(command))
+            or any(shape.search(command) for shape in self.lines.values())
+        )
 
     def normalize(self, word: str) -> str:
         """The word as it is compared."""
@@ -67,15 +82,24 @@ def danger_table(shell: str) -> DangerTable:
         for command in entry["commands"]:
             known = options.setdefault(command.lower() if fold else command, {})
             known.update(named({entry["kind"]: entry["options"]}))
+    dangerous, commands = named(content["words"][group]), named(content["commands"][group])
     return DangerTable(
         fold=fold,
-        words=named(content["words"][group]),
-        commands=named(content["commands"][group]),
+        words=dangerous,
+        commands=commands,
         options=options,
         evidence={kind: re.compile(shape, re.IGNORECASE) for kind, shape in content["evidence"].items()},
         lines={kind: re.compile(shape, re.IGNORECASE) for kind, shape in content["lines"][group].items()},
         **content["typo"],
+        named=_any_word({*dangerous, *commands}),
+        choosy=_any_word(name.split()[0] for name in options),
+        chosen=re.compile(rf"-[A-Z]{{1,6}}(?![A-Z])|{_any_word(chain(*options.values())).pattern}", re.IGNORECASE),
     )
+
+
+def _any_word(names: Iterable[str]) -> re.Pattern[str]:
+    joined = "|".join(map(re.escape, sorted(set(names))))
+    return re.compile(rf"(?<![\w-])(?:{joined})(?![\w-])", re.IGNORECASE)
 
 
 def added_danger(shell: str, before: str, after: str) -> list[str]:
@@ -86,6 +110,8 @@ def added_danger(shell: str, before: str, after: str) -> list[str]:
     if before == after:
         return []
     table = danger_table(shell)
+    if not table.may_hold(after):
+        return []
     dangers = find_dangers(table, after)
     if not dangers:
         return []

@@ -20,43 +20,52 @@ CHAT_TEMPLATE = Path("data/chat_template.jinja")
 CACHE = Path(".cache")
 
 
+def base_of(size: str) -> Path:
+    """The pretrained model of a size, which all tasks start from."""
+    return Path("models", size, "base")
+
+
 @dataclass(frozen=True)
 class ModelPaths:
-    """The places of one model size; no two sizes share one, so that switching sizes overwrites nothing."""
+    """The places of one model: a size, and what it is trained for.
+
+    No two share one but for the base, so that switching overwrites nothing.
+    """
 
     size: str
+    task: str
 
     @property
     def base(self) -> Path:
         """The pretrained model: config, fp32 or bf16 safetensors, tokenizer."""
-        return Path("models", self.size, "base")
+        return base_of(self.size)
 
     @property
     def adapter(self) -> Path:
         """The trained LoRA adapter, in peft's format."""
-        return Path("models", self.size, "adapter")
+        return Path("models", self.size, self.task, "adapter")
 
     @property
     def f16(self) -> Path:
         """The folder of the merged model as an f16 GGUF."""
-        return Path("models", self.size, "f16")
+        return Path("models", self.size, self.task, "f16")
 
     @property
     def quants(self) -> Path:
         """The folder of the quantized GGUFs and of `quants.json`, which lists them."""
-        return Path("models", self.size, "quants")
+        return Path("models", self.size, self.task, "quants")
 
     @property
     def predictions(self) -> Path:
         """The folder of what each quant answered, a JSONL file a quant."""
-        return Path("models", self.size, "predictions")
+        return Path("models", self.size, self.task, "predictions")
 
     @property
     def metrics(self) -> Path:
-        """The folder of this size's figures."""
-        return Path("metrics", self.size)
+        """The folder of this model's figures."""
+        return Path("metrics", self.size, self.task)
 
     @property
     def plots(self) -> Path:
-        """The folder of this size's plots."""
-        return Path("plots", self.size)
+        """The folder of this model's plots."""
+        return Path("plots", self.size, self.task)

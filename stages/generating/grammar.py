@@ -45,6 +45,7 @@ class Node:
     subcommands: Mapping[str, Node] = field(default_factory=dict)
     arguments: tuple[Argument, ...] = ()
     source: str = ""
+    description: str = ""
     folded_options: Mapping[str, Option] = field(default_factory=dict)
 
     def option(self, spelling: str, *, fold: bool) -> Option | None:
@@ -169,6 +170,7 @@ def _node(name: str, spec: Mapping[str, Any], source: str, *, fold: bool = False
         subcommands=subcommands,
         arguments=tuple(_arguments(spec.get("a") or [])),
         source=source,
+        description=str(spec.get("d") or ""),
         folded_options={spelling.lower(): option for spelling, option in options.items()},
     )
 

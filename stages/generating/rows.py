@@ -9,6 +9,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
+from stages.common.chat import CORRECT, WIT, ToolResult
 from stages.common.config import DataParams
 from stages.common.danger import added_danger
 from stages.generating.candidates import Candidates
@@ -21,6 +22,7 @@ from stages.generating.skeleton import group_key, mask, named_key
 from stages.generating.slips import PERMISSION, Slips
 from stages.generating.sources import CommandPopularity, CorrectLines, known_components
 from stages.generating.tables import Tables, system_of
+from stages.generating.tool_results import ToolResults
 from stages.generating.typos import Typos
 from stages.generating.wrong_options import WrongOptions, synonym_table
 
@@ -42,6 +44,8 @@ class Example:
     source: str
     group: str
     accept: tuple[str, ...] = ()
+    results: tuple[ToolResult, ...] = ()
+    """What tools said of it, for the task `wit`."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,24 @@ class ShellGenerator:
         params: DataParams,
         seed: int,
         kept_back: frozenset[tuple[str, str]] = frozenset(),
+        task: str = CORRECT,
     ) -> None:
-        """`kept_back`: (shell, typed line) of cases that no row may have."""
+        """`kept_back`: (shell, typed line) of cases that no row may have; `task`: one of `chat.TASKS`."""
         self._grammar, self._params = grammar, params
         self._origins: Counter[str] = Counter()
         self._shell, self._table = grammar.shell, tables.sampling
         self._seed = f"{seed}:{grammar.shell}"
+        self._any = Random(0)  # where what is drawn has no say
         self._annotate = lru_cache(maxsize=1 << 14)(lambda line: tuple(annotate(line, grammar)))
         popularity = CommandPopularity(grammar, tables)
         typist = Typist.from_table(tables.mistakes)
+        commands = Candidates.of(popularity.of_commands(), fold=grammar.fold)
+        self._tool_results = ToolResults(tables.tool_results, grammar, commands) if task == WIT else None
         self._typos = Typos(
             grammar,
             typist,
             tables.mistakes,
-            Candidates.of(popularity.of_commands(), fold=grammar.fold),
+            commands,
             Candidates.of(known_components(tables, self._shell), fold=grammar.fold),
             popularity.after,
         )
@@ -89,7 +97,8 @@ class ShellGenerator:
         self._slips = Slips(tables.slips, grammar)
         self._requests = Requests(tables.requests, self._shell, tables.slots, tables.sampling["requests"], typist)
         self._wrong_subcommands = _inverted(tables.wrong_subcommands)
-        self._sample_values = Slots(tables.slots)
+        slots = Slots(tables.slots)
+        self._sample = lru_cache(maxsize=None)(lambda template: slots.fill(template, Random(0)))
         self._lines = CorrectLines(grammar, popularity, tables, params, self._offers)
         self._kinds = Kinds(
             tables.mistakes,
@@ -110,12 +119,12 @@ class ShellGenerator:
                 kind, is_heldout = self._kinds.draw(family, rng), False
             made = self._request(kind, rng) if family == "request" else self._line(family, kind, is_heldout, rng)
             if made is not None and self._is_new_and_safe(kind, made):
-                return self._accept(kind, made)
+                return self._accept(kind, made, rng)
         return None
 
     def _offers(self, family: str, kind: str, template: str) -> bool:
         """Whether a line of that template may have a place for the mistake."""
-        line = self._sample_values.fill(template, Random(0))
+        line = self._sample(template)
         return self._has_place(family, kind, line, self._annotate(line))
 
     def _has_place(self, family: str, kind: str, line: str, words: Sequence[Word]) -> bool:
@@ -126,7 +135,7 @@ class ShellGenerator:
         if family == "wrong_option":
             return self._wrong_options.has_place(kind, words)
         if kind == "wrong_subcommand":
-            return self._wrong_subcommand(line, words, Random(0)) is not None
+            return self._wrong_subcommand(line, words, self._any) is not None
         return any(self._typos.has_place(role, kind, words) for role in self._roles(family))
 
     @staticmethod
@@ -215,7 +224,7 @@ class ShellGenerator:
             return False
         return not added_danger(self._shell, typed, answer)
 
-    def _accept(self, kind: str, made: Mistaken) -> Example:
+    def _accept(self, kind: str, made: Mistaken, rng: Random) -> Example:
         self._typed.add(made.typed)
         self._origins[made.draw.origin] += 1
         main = self._main_command(made.words)
@@ -229,6 +238,7 @@ class ShellGenerator:
             source=node.source if node else "hand",
             group=made.group or group_key(made.typed, answer, made.words, self._grammar),
             accept=tuple(other for other in made.accept if other != answer),
+            results=self._tool_results.draw(made.typed, made.words, rng) if self._tool_results else (),
         )
 
     def _main_command(self, words: Sequence[Word]) -> Word:

@@ -128,7 +128,7 @@ class Slips:
     def _unclosed_quote(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         """One quote left out, or closed by the other kind."""
         found = list(_QUOTED.finditer(line))
-        if len(found) != 1 or not found[0][2].strip():
+        if len(found) != 1 or found[0][2] != found[0][2].strip():
             return None  # beside a quoted blank a missing quote would show as a double space
         [quoted] = found
         mark = quoted[1]

@@ -48,6 +48,7 @@ class Tables:
     slips: Mapping[str, Any]
     chains: Mapping[str, Any]
     requests: Sequence[Mapping[str, Any]]
+    tool_results: Mapping[str, Any]
 
 
 def read_tables(data: Path = DATA) -> Tables:

@@ -46,7 +46,8 @@ class WrongOptions:
 
     def has_place(self, kind: str, words: Sequence[Word]) -> bool:
         """Whether some option of the line can be got wrong that way."""
-        return any(self._mistaken(kind, word, Random(0)) for word in words)
+        any_variant = Random(0)
+        return any(self._mistaken(kind, word, any_variant) for word in words)
 
     def make(self, kind: str, line: str, words: Sequence[Word], rng: Random) -> str | None:
         """`line`, whose words are `words`, with one wrong option; None where it offers no fitting place."""

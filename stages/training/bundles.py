@@ -66,7 +66,7 @@ class Bundle:
 class CloudRun:
     """One training run, named by the digest of all that is trained: the same run has the same name everywhere."""
 
-    size: str
+    model: ModelPaths
     base: Bundle
     run: Bundle
     examples: int
@@ -76,6 +76,11 @@ class CloudRun:
     def __post_init__(self) -> None:
         facts = f"{self.base.digest} {self.run.digest}"
         object.__setattr__(self, "digest", hashlib.sha256(facts.encode()).hexdigest()[:16])
+
+    @property
+    def size(self) -> str:
+        """The model's size."""
+        return self.model.size
 
     @property
     def folder(self) -> Path:
@@ -93,7 +98,7 @@ class CloudRun:
         return f"oops-{size}-{self.digest}-{attempt}"
 
 
-def describe_cloud_run(size: ModelPaths, description: dict[str, Any]) -> CloudRun:
+def describe_cloud_run(model: ModelPaths, description: dict[str, Any]) -> CloudRun:
     """The bundles of a run that `stages.train.describe_run` describes; its local places are left out.
 
     Writes run.json, which goes with the bundle, to the cache.
@@ -109,8 +114,8 @@ def describe_cloud_run(size: ModelPaths, description: dict[str, Any]) -> CloudRu
     with paths.TRAIN.open("rb") as rows:
         wanted = round(settings["epochs"] * sum(1 for _ in rows))
     return CloudRun(
-        size=size.size,
-        base=Bundle("base", {file.name: file for file in sorted(size.base.iterdir()) if file.is_file()}),
+        model=model,
+        base=Bundle("base", {file.name: file for file in sorted(model.base.iterdir()) if file.is_file()}),
         run=Bundle("run", {**trainer, **dataset, "run.json": path}),
         examples=min(wanted, settings["max_examples"] or wanted),
         time_budget_s=settings["time_budget_s"],

@@ -11,7 +11,6 @@ import time
 
 from stages.common import paths
 from stages.common.files import read_json, replace_directory, replace_file, write_json
-from stages.common.paths import ModelPaths
 from stages.training import estimate, live
 from stages.training.bundles import Bundle, CloudRun
 from stages.training.client import Kaggle
@@ -316,16 +315,15 @@ def train_on_kaggle(run: CloudRun) -> None:
 
 def install(run: CloudRun, attempt: Attempt | None) -> None:
     """Copy the verified result to the stage's outputs; the estimate and the truth join the metrics."""
-    size = ModelPaths(run.size)
     output = run.result
-    with replace_directory(size.adapter) as folder:
+    with replace_directory(run.model.adapter) as folder:
         shutil.copytree(output / "adapter", folder, dirs_exist_ok=True)
     for curve in sorted((output / "plots").glob("*.csv")):
-        with replace_file(size.plots / "train" / curve.name, "wb") as file:
+        with replace_file(run.model.plots / "train" / curve.name, "wb") as file:
             file.write(curve.read_bytes())
     session_s = read_json(output / "digests.json")["session_s"]
     metrics = read_json(output / "train.json")
     estimated_s = attempt.estimate_s if attempt else session_s
     hours = {"gpu_hours": round(session_s / 3600, 4), "gpu_hours_estimated": round(estimated_s / 3600, 4)}
-    write_json(size.metrics / "train.json", {**metrics, **hours})
+    write_json(run.model.metrics / "train.json", {**metrics, **hours})
     estimate.note_run(run, session_s, estimated_s, metrics["examples"])

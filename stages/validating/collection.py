@@ -11,11 +11,6 @@ from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
 
-def typed_key(row: Row) -> tuple[str, str]:
-    """What the model is asked: the shell and the typed line, blanks counted once."""
-    return row.shell, " ".join(row.before.split())
-
-
 def find_duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every row whose shell, typed line and answer stand in an earlier row."""
     first: dict[tuple[str, str, str], Row] = {}
@@ -29,7 +24,7 @@ def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every row whose typed line has another answer in another row of the same shell."""
     by_input: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        by_input[typed_key(row)].append(row)
+        by_input[row.asked].append(row)
     for same in by_input.values():
         if len({row.after for row in same}) < 2:
             continue
@@ -42,7 +37,7 @@ def find_golden(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every row that asks what a golden case asks: a model must not have seen those."""
     golden = golden_inputs()
     for row in rows:
-        if typed_key(row) in golden:
+        if row.asked in golden:
             yield row.finding("golden", "a golden case asks this; drop the row")
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from stages.common.errors import PipelineError
 from stages.common.processes import die_with_parent
-from stages.validating.rows import Finding, Row, fill_group, parse_line
+from stages.validating.rows import Finding, Row, parse_line
 from stages.validating.rules import check_row
 
 STRETCH = 4000
@@ -59,10 +59,9 @@ def judge(stretch: Stretch, max_chars: int) -> tuple[list[Row], list[Finding]]:
         if isinstance(parsed, Finding):
             findings.append(parsed)
             continue
-        row = fill_group(parsed)
-        findings.extend(check_row(row, max_chars))
-        _ = row.skeleton  # worked out here, on all cores, and kept in the row
-        rows.append(row)
+        findings.extend(check_row(parsed, max_chars))
+        _ = parsed.asked, parsed.skeleton  # worked out here, on all cores, and kept in the row
+        rows.append(parsed)
     return rows, findings
 
 

@@ -38,6 +38,20 @@ class Shape:
         return found.group() if found else None
 
 
+class Shapes:
+    """What must not stand in a line, by kind."""
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self._shapes = shapes
+        self._any = re.compile("|".join(f"(?:{shape.pattern.pattern})" for shape in shapes.values()))
+
+    def find(self, line: str) -> dict[str, str]:
+        """The first place of each kind, as text."""
+        if self._any.search(line) is None:  # nearly every line, at the cost of one search
+            return {}
+        return {kind: found for kind, shape in self._shapes.items() if (found := shape.find(line))}
+
+
 @dataclass(frozen=True)
 class Limits:
     """The content of `data/validation.yaml`."""
@@ -52,8 +66,8 @@ class Limits:
     split_shares: Mapping[str, float]
     group_share_max: float
     group_rows_any: int
-    leftovers: Mapping[str, Shape]
-    private: Mapping[str, Shape]
+    leftovers: Shapes
+    private: Shapes
     values: Mapping[str, re.Pattern[str]]
     not_values: Mapping[str, re.Pattern[str]]
     value_edits: int
@@ -89,15 +103,17 @@ def limits() -> Limits:
     )
 
 
-def _shapes(entries: Mapping[str, Any]) -> dict[str, Shape]:
-    return {
-        name: Shape(
-            re.compile(entry["pattern"]),
-            tuple(re.compile(shape) for shape in entry.get("allow", ())),
-            entry.get("outside_quotes", False),
-        )
-        for name, entry in entries.items()
-    }
+def _shapes(entries: Mapping[str, Any]) -> Shapes:
+    return Shapes(
+        {
+            name: Shape(
+                re.compile(entry["pattern"]),
+                tuple(re.compile(shape) for shape in entry.get("allow", ())),
+                entry.get("outside_quotes", False),
+            )
+            for name, entry in entries.items()
+        }
+    )
 
 
 def _fixed_words(table: Path) -> frozenset[str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages.common.chat import SHELLS, system_prompt
+from stages.common.chat import CORRECT, SHELLS, TASKS, ToolResult, parse_user_text, system_prompt
 from stages.validating.skeleton import skeleton
 
 LINE_BYTES = 1 << 16
 """The longest line that is read as a row."""
-SHELL_OF_PROMPT = {system_prompt(shell): shell for shell in SHELLS}
+PROMPTS = {system_prompt(shell, task): (shell, task) for shell in SHELLS for task in TASKS}
+"""System text -> shell and task."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,27 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a file. `shell` comes from the system prompt and is empty where that is not one of ours."""
+    """One line of a file. `shell` comes from the system prompt and is empty where that is not one of ours.
+
+    `text` is the line as it is written to the dataset, `meta` what the row says about itself (empty where it says
+    nothing). The parsed line itself is not kept: a million of them would fill the memory.
+    """
 
     file: Path
     line: int
-    content: dict[str, Any]
+    text: str
+    meta: dict[str, Any]
     shell: str
     before: str
     after: str
+    task: str = CORRECT
+    results: tuple[ToolResult, ...] = ()
+    """What tools said of the typed line, in rows of the task `wit`."""
 
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What the row says about itself; empty where it says nothing."""
-        meta = self.content.get("meta")
-        return meta if isinstance(meta, dict) else {}
+    @cached_property
+    def asked(self) -> tuple[str, str]:
+        """What the model is asked: the shell and the typed line, blanks counted once."""
+        return self.shell, " ".join(self.before.split())
 
     @cached_property
     def skeleton(self) -> str:
@@ -64,14 +73,6 @@ class Row:
         return Finding(self.file, self.line, rule, message, f"{self.shell or '?'}: {self.before} -> {self.after}")
 
 
-def fill_group(row: Row) -> Row:
-    """The row with a `meta.group`: its own, or where a user's row has none, its skeleton."""
-    if not row.meta or "group" in row.meta:
-        return row
-    content = {**row.content, "meta": {**row.meta, "group": row.skeleton}}
-    return Row(row.file, row.line, content, row.shell, row.before, row.after)
-
-
 def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
     """The row of a line, or what keeps the line from being one."""
     shown = repr(line[:120].decode("utf-8", errors="backslashreplace").rstrip("\n"))
@@ -83,7 +84,8 @@ def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
     if line.startswith(b"\xef\xbb\xbf"):
         return Finding(file, number, "utf-8", "starts with a byte order mark; save the file without it", shown)
     try:
-        content = json.loads(line.decode("utf-8"))
+        text = line.decode("utf-8").strip()
+        content = json.loads(text)
         if b"\\ud" in line.lower():
             json.dumps(content, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -100,8 +102,23 @@ def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
     texts = _texts(content)
     if isinstance(texts, str):
         return Finding(file, number, "schema", texts, shown)
-    system, before, after = texts
-    return Row(file, number, content, SHELL_OF_PROMPT.get(system, ""), before, after)
+    system, user, after = texts
+    shell, task = PROMPTS.get(system, ("", CORRECT))
+    try:
+        before, results = parse_user_text(task, user)
+    except ValueError as error:
+        return Finding(file, number, "schema", f"the user message {error}", shown)
+    said = content.get("meta")
+    meta = {name: _shared(value) for name, value in said.items()} if isinstance(said, dict) else {}
+    if meta and "group" not in meta:  # a user's row may leave it out
+        content["meta"] = meta = {**meta, "group": skeleton(before, after)}
+        text = json.dumps(content, ensure_ascii=False)
+    return Row(file, number, text, meta, shell, before, after, task, results)
+
+
+def _shared(value: Any) -> Any:
+    """The same object for equal texts: the names in `meta` are few, and rows are sent from process to process."""
+    return sys.intern(value) if type(value) is str else value
 
 
 def _texts(content: Any) -> tuple[str, str, str] | str:

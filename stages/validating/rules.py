@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from rapidfuzz.distance import OSA
 
-from stages.common.chat import SHELLS
+from stages.common.chat import OUTPUT_CHARS, SHELLS, TOOLS, is_shown
 from stages.common.danger import added_danger
 from stages.common.layouts import latin
 from stages.common.words import command_name, command_names, words
@@ -29,9 +29,16 @@ _SPACES_AND_QUOTES = re.compile(r"[\s\"']+")
 
 
 def schema(row: Row, max_chars: int) -> Iterator[str]:
-    """A known prompt, clean and short texts."""
+    """A known prompt, clean and short texts, tools that there are."""
     if not row.shell:
         yield f"the system text is not exactly the prompt of one of {', '.join(SHELLS)}"
+    for result in row.results:
+        if result.tool not in TOOLS:
+            yield f"{result.tool!r} is none of the tools {', '.join(TOOLS)}"
+        if not is_shown(result.output):
+            yield f"what {result.tool} says is not cut at {OUTPUT_CHARS} characters, blanks counted once"
+        if control := _CONTROL.search(result.argument + result.output):
+            yield f"what {result.tool} says holds the control character {control.group()!r}"
     for name, text in (("typed line", row.before), ("answer", row.after)):
         if not text.strip():
             yield f"the {name} is empty"
@@ -99,27 +106,30 @@ def danger(row: Row, max_chars: int) -> Iterator[str]:
 
 def private(row: Row, max_chars: int) -> Iterator[str]:
     """No text holds a key, a password, or what belongs to a real person."""
-    for text in dict.fromkeys([row.before, *row.answers]):
-        for kind, shape in limits().private.items():
-            if found := shape.find(text):
-                yield f"{found!r} looks like a real {kind}; use an example"
+    for text in dict.fromkeys([row.before, *row.answers, *(result.output for result in row.results)]):
+        for kind, found in limits().private.find(text).items():
+            yield f"{found!r} looks like a real {kind}; use an example"
 
 
 def leftover(row: Row, max_chars: int) -> Iterator[str]:
     """Neither text holds remains of a template."""
-    for kind, shape in limits().leftovers.items():
-        if found := shape.find(row.after):
-            yield f"the answer holds {found!r} ({kind})"
+    answered = limits().leftovers.find(row.after)
+    for kind, found in answered.items():
+        yield f"the answer holds {found!r} ({kind})"
+    for kind, found in limits().leftovers.find(row.before).items():
         # a typo may hide the command that allows the shape, so what a clean answer keeps is no finding
-        elif (found := shape.find(row.before)) and found not in row.after:
+        if kind not in answered and found not in row.after:
             yield f"the typed line holds {found!r} ({kind})"
 
 
 def invented(row: Row, max_chars: int) -> Iterator[str]:
-    """Paths, URLs, numbers and quoted texts of the answer come from the input, a typo of them at most."""
+    """Paths, URLs, numbers and quoted texts of the answer come from the input, a typo of them at most.
+
+    What tools said is input too.
+    """
     if row.before == row.after:
         return
-    before = latin(row.before)
+    before = " ".join([latin(row.before), *(result.output for result in row.results)])
     typed = words(before)
     known = set(typed)
     squeezed = _squeeze(before)

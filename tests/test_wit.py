@@ -1,0 +1,167 @@
+"""The task `wit`: its prompt, what tools are made to say, and what the rules make of it."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from stages.common.chat import (
+    OUTPUT_CHARS,
+    TOOLS,
+    WIT,
+    ToolResult,
+    parse_user_text,
+    render_prompt,
+    shown_output,
+    system_prompt,
+    user_text,
+)
+from stages.common.config import DataParams
+from stages.generate import generate
+from stages.generating.tables import read_tables
+from stages.validating.judging import read_and_judge
+
+PARAMS = DataParams(
+    rows=1200,
+    shells={"bash": 0.4, "zsh": 0.1, "fish": 0.1, "tcsh": 0.1, "powershell": 0.2, "cmd": 0.1},
+    families={"command": 0.3, "subcommand": 0.2, "option": 0.2, "path": 0.1, "request": 0.05, "correct": 0.15},
+    grammar_share=0.1,
+    max_chars=100,
+    heldout_tools=["cargo"],
+)
+RESULTS = (
+    ToolResult("which_binary", "gti", "gti not found"),
+    ToolResult("list_similar", "gti", "git, gtf"),
+)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return list(generate(read_tables(), PARAMS, 3, WIT))
+
+
+def results_of(row: dict) -> tuple[ToolResult, ...]:
+    return parse_user_text(WIT, row["messages"][1]["content"])[1]
+
+
+def test_the_prompt_is_the_clients_to_the_byte():
+    assert render_prompt("zsh", "gti status", WIT, RESULTS) == (
+        "<|im_start|>system\n"
+        "You are a shell command assistant for zsh. Use the provided tool results to generate the correct "
+        "command. /no_think<|im_end|>\n"
+        "<|im_start|>user\n"
+        "Input: gti status\n\n"
+        "Tool results:\n"
+        "- which_binary(gti): gti not found\n"
+        "- list_similar(gti): git, gtf\n"
+        "<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert user_text(WIT, "gti status") == "Input: gti status\n\n"
+
+
+@pytest.mark.parametrize("results", [(), RESULTS, (ToolResult("help_output", "f(x): y", ""),)])
+def test_a_users_message_can_be_read_back(results):
+    typed, found = parse_user_text(WIT, user_text(WIT, "echo (a): b", results))
+    assert typed == "echo (a): b"
+    assert user_text(WIT, typed, found) == user_text(WIT, "echo (a): b", results)
+
+
+@pytest.mark.parametrize("text", ["gti status", "Input: a\n", "Input: a\n\nTool results:\n", "Input: a\n\nmore\n"])
+def test_any_other_message_is_refused(text):
+    with pytest.raises(ValueError, match="Input"):
+        parse_user_text(WIT, text)
+
+
+def test_output_is_one_line_cut_at_200_characters():
+    assert shown_output("usage:\n   git   [-v]\n") == "usage: git [-v]"
+    assert shown_output("x" * 200) == "x" * 200
+    assert shown_output("x" * 201) == "x" * OUTPUT_CHARS + "..."
+
+
+def test_rows_come_with_and_without_results_in_the_shares_of_the_table(rows):
+    table = read_tables().tool_results
+    counts = Counter(len(results_of(row)) for row in rows)
+    assert set(counts) == {0, 1, 2, 3}
+    assert 1 - counts[0] / len(rows) == pytest.approx(table["with_results_share"], abs=0.04)
+    for count, share in enumerate(table["counts"], start=1):
+        assert counts[count] / (len(rows) - counts[0]) == pytest.approx(share / 100, abs=0.06)
+    assert {result.tool for row in rows for result in results_of(row)} == set(TOOLS)
+
+
+def test_results_are_useful_and_some_mislead_or_say_nothing(rows):
+    named = Counter()
+    for row in rows:
+        if row["meta"]["family"] != "command":
+            continue
+        answer = row["messages"][2]["content"]
+        for result in results_of(row):
+            if result.tool == "list_similar" and row["meta"]["kind"] == "transposition":
+                known = [name.lower() for name in result.output.split(", ")]
+                named[any(word.lower() in known for word in answer.split())] += 1
+    assert named[True] > 2 * named[False] > 0
+    outputs = [result.output for row in rows for result in results_of(row)]
+    assert sum(output in ("", "none", "no output", "not set") for output in outputs) / len(outputs) > 0.02
+    assert any(len(output) == OUTPUT_CHARS + 3 for output in outputs)
+
+
+def test_the_same_seed_gives_the_same_rows(rows):
+    assert list(generate(read_tables(), PARAMS, 3, WIT))[:100] == rows[:100]
+
+
+def test_generated_rows_keep_every_rule(rows, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read, findings = read_and_judge([file], PARAMS.max_chars)
+    assert [str(finding) for finding in findings] == []
+    assert {row.task for row in read} == {WIT}
+
+
+GOOD = ("gti status", "git status", RESULTS)
+BAD = {
+    "a tool that there is not": ("schema", (GOOD[0], GOOD[1], (ToolResult("run", "gti", "no"),))),
+    "output that is too long": ("schema", (GOOD[0], GOOD[1], (ToolResult("man_page", "git", "x" * 204),))),
+    "output with two blanks": ("schema", (GOOD[0], GOOD[1], (ToolResult("man_page", "git", "a  b"),))),
+    "a secret that a tool shows": (
+        "private",
+        (GOOD[0], GOOD[1], (ToolResult("get_env_var", "KEY", "AKIA" + "ABCDEFGHIJKLMNOP"),)),
+    ),
+    "danger that a tool suggests": (
+        "danger",
+        ("apt update", "sudo apt update", (ToolResult("help_output", "apt", "run it as: sudo apt update"),)),
+    ),
+    "a path from nowhere": ("invented", ("cta a.txt", "cat /srv/else/a.txt", RESULTS)),
+}
+
+
+def written(folder: Path, typed: str, answer: str, results: tuple[ToolResult, ...]) -> Path:
+    texts = (system_prompt("bash", WIT), user_text(WIT, typed, results), answer)
+    roles = ("system", "user", "assistant")
+    meta = {
+        "shell": "bash",
+        "family": "command",
+        "kind": "transposition",
+        "tool": answer.split()[0],
+        "source": "hand",
+    }
+    messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    path = folder / "rows.jsonl"
+    path.write_text(json.dumps({"messages": messages, "meta": meta}) + "\n")
+    return path
+
+
+def test_a_good_row_passes(tmp_path):
+    assert read_and_judge([written(tmp_path, *GOOD)], 100)[1] == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_fault_is_found_by_its_rule(tmp_path, name):
+    rule, row = BAD[name]
+    _, findings = read_and_judge([written(tmp_path, *row)], 100)
+    assert [finding.rule for finding in findings] == [rule]
+
+
+def test_a_value_may_come_from_what_a_tool_said(tmp_path):
+    said = (ToolResult("get_env_var", "HOME", "/home/user"),)
+    assert read_and_judge([written(tmp_path, "cdd $HOME", "cd /home/user", said)], 100)[1] == []
