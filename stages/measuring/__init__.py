@@ -1,0 +1,1 @@
+"""The parts of the fidelity stage: files of logits read and compared."""
