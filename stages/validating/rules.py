@@ -25,6 +25,8 @@ _SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
 """Unicode's categories of emoji and other pictures, marks by themselves, invisible and unassigned characters."""
 _META = ("shell", "family", "kind", "tool", "source", "group")
 _OPTIONAL_META = "accept"
+_QUOTED = "quoted"
+_ESCAPE = re.compile(r"\\[bdswBDSW]")
 _SPACES_AND_QUOTES = re.compile(r"[\s\"']+")
 
 
@@ -141,8 +143,15 @@ def invented(row: Row, max_chars: int) -> Iterator[str]:
         kind = _value_kind(row.shell, value)
         if not kind or _squeeze(value) in squeezed or _is_near(value, typed):
             continue
-        if of_table is None or not all(piece in of_table or piece in squeezed for piece in PIECE.findall(value)):
+        if not _is_put_together(kind, value, squeezed, of_table):
             yield f"the {kind} {value} comes from nowhere"
+
+
+def _is_put_together(kind: str, value: str, squeezed: str, of_table: frozenset[str] | None) -> bool:
+    """Whether a value is made of typed words: a quoted text with other marks between, or what a table says."""
+    if kind == _QUOTED:
+        value, of_table = _ESCAPE.sub(" ", value), of_table or frozenset()
+    return of_table is not None and all(piece in of_table or piece in squeezed for piece in PIECE.findall(value))
 
 
 def _value_kind(shell: str, word: str) -> str | None:
