@@ -37,6 +37,7 @@ from stages.validating.report import figures, report
 from stages.validating.rows import Finding, Row
 from stages.validating.shells import check_with_shells
 from stages.validating.split import check_splits, split_rows
+from stages.validating.tally import Tally
 
 
 def check_generated(rows: Sequence[Row], params: DataParams, task: str) -> list[Finding]:
@@ -60,21 +61,23 @@ def write_splits(splits: Mapping[str, Sequence[Row]]) -> None:
                 file.writelines(f"{row.text}\n" for row in rows)
 
 
-def write_card(splits: Mapping[str, Sequence[Row]], params: DataParams, seed: int) -> None:
+def write_card(
+    splits: Mapping[str, Sequence[Row]], tallies: Mapping[str, Tally], params: DataParams, seed: int
+) -> None:
     """Write the data card and what its plots are drawn from."""
-    rows = [row for split in splits.values() for row in split]
+    everything = sum(tallies.values(), Tally(()))
     weights = yaml.safe_load(MISTAKES.read_text(encoding="utf-8"))["weights"]
     typing = {kind: weight for kind, weight in weights.items() if kind in limits().kinds}
     tables = {
-        "Shells": card.asked_and_found(rows, "shell", params.shells),
-        "Families": card.asked_and_found(rows, "family", params.families),
-        "Typing mistakes": card.typing_mix(rows, typing),
-        "Lengths": card.lengths(rows),
-        "All mistakes": card.kinds(rows),
-        "Tools": card.tools(rows),
+        "Shells": card.asked_and_found(everything, "shell", params.shells),
+        "Families": card.asked_and_found(everything, "family", params.families),
+        "Typing mistakes": card.typing_mix(everything, typing),
+        "Lengths": card.lengths(everything),
+        "All mistakes": card.kinds(everything),
+        "Tools": card.tools(everything),
     }
     with replace_file(DATA_CARD) as file:
-        file.write(card.card(splits, seed, tables))
+        file.write(card.card(splits, tallies, seed, tables))
     with replace_directory(DATA_PLOTS) as folder:
         for name, heading in (("typing", "Typing mistakes"), ("families", "Families"), ("lengths", "Lengths")):
             header, lines = tables[heading]
@@ -99,8 +102,9 @@ def main() -> None:
     splits = split_rows(rows, seed(), params.heldout_tools)
     report(list(check_splits(GENERATED, splits)))
     write_splits(splits)
-    write_card(splits, params, seed())
-    write_json(DATA_METRICS, figures(splits, params.heldout_tools))
+    tallies = {name: Tally(split) for name, split in splits.items()}
+    write_card(splits, tallies, params, seed())
+    write_json(DATA_METRICS, figures(tallies, params.heldout_tools))
 
 
 if __name__ == "__main__":

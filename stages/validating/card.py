@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from stages.validating.rows import Row
+from stages.validating.tally import Tally
 
 SAMPLES = 4
 """Rows shown of each family."""
@@ -21,36 +22,37 @@ Table = tuple[list[str], list[list[str | float]]]
 """Column names, and the rows below them."""
 
 
-def asked_and_found(rows: Sequence[Row], key: str, asked: Mapping[str, float]) -> Table:
+def asked_and_found(tally: Tally, key: str, asked: Mapping[str, float]) -> Table:
     """The share of each value of a key of `meta`, beside the one that was asked for."""
-    counts = Counter(row.meta[key] for row in rows)
+    counts = tally.of(key)
     names = [*asked, *sorted(counts.keys() - asked.keys())]
-    shares = [[name, counts[name] / max(len(rows), 1), asked.get(name, 0.0)] for name in names]
+    shares = [[name, counts[name] / max(tally.rows, 1), asked.get(name, 0.0)] for name in names]
     return [key, "share", "asked"], shares
 
 
-def typing_mix(rows: Sequence[Row], weights: Mapping[str, float]) -> Table:
+def typing_mix(tally: Tally, weights: Mapping[str, float]) -> Table:
     """The share of each typing mistake among all typing mistakes, beside the one that people make (its weight)."""
-    counts = Counter(row.meta["kind"] for row in rows if row.meta["kind"] in weights)
-    total, weight = max(sum(counts.values()), 1), sum(weights.values())
+    counts = tally.of("kind")
+    total, weight = max(sum(counts[kind] for kind in weights), 1), sum(weights.values())
     return ["kind", "share", "target"], [[kind, counts[kind] / total, weights[kind] / weight] for kind in weights]
 
 
-def lengths(rows: Sequence[Row]) -> Table:
+def lengths(tally: Tally) -> Table:
     """How many typed lines are how long, in characters."""
-    counts = Counter(len(row.before) // BIN * BIN for row in rows)
+    counts: Counter[int] = Counter()
+    for length, rows in tally.lengths.items():
+        counts[length // BIN * BIN] += rows
     return ["characters", "rows"], [[start, counts[start]] for start in range(0, max(counts) + BIN, BIN)]
 
 
-def kinds(rows: Sequence[Row]) -> Table:
+def kinds(tally: Tally) -> Table:
     """How many rows have each kind of mistake, the most frequent first."""
-    return ["kind", "rows"], [list(pair) for pair in Counter(row.meta["kind"] for row in rows).most_common()]
+    return ["kind", "rows"], [list(pair) for pair in tally.of("kind").most_common()]
 
 
-def tools(rows: Sequence[Row], most: int = 25) -> Table:
+def tools(tally: Tally, most: int = 25) -> Table:
     """The tools with the most rows."""
-    counts = Counter(row.meta["tool"] for row in rows)
-    return ["tool", "rows"], [list(pair) for pair in counts.most_common(most)]
+    return ["tool", "rows"], [list(pair) for pair in tally.of("tool").most_common(most)]
 
 
 def samples(rows: Iterable[Row], seed: int) -> Table:
@@ -66,10 +68,12 @@ def samples(rows: Iterable[Row], seed: int) -> Table:
     return header, [[*(row.meta[key] for key in header[:3]), code(row.before), code(row.after)] for row in drawn]
 
 
-def card(splits: Mapping[str, Sequence[Row]], seed: int, tables: Mapping[str, Table]) -> str:
+def card(
+    splits: Mapping[str, Sequence[Row]], tallies: Mapping[str, Tally], seed: int, tables: Mapping[str, Table]
+) -> str:
     """The Markdown: the splits, the tables by their headings, samples."""
     rows = [row for split in splits.values() for row in split]
-    sizes = [[name, len(split), len({row.meta["group"] for row in split})] for name, split in splits.items()]
+    sizes = [[name, tally.rows, tally.groups] for name, tally in tallies.items()]
     parts = ["# Data card", f"{len(rows)} rows, seed {seed}; made by `python -m stages.validate`, not by hand."]
     sections = {"Splits": (["split", "rows", "groups"], sizes), **tables, "Samples": samples(rows, seed)}
     for heading, table in sections.items():

@@ -14,7 +14,8 @@ from stages.common.errors import PipelineError
 from stages.common.files import replace_file
 from stages.common.paths import CACHE
 from stages.validating.limits import limits
-from stages.validating.rows import Finding, Row
+from stages.validating.rows import Finding
+from stages.validating.tally import Tally
 
 REPORT = CACHE / "validate-report.jsonl"
 WORST_FIRST = [
@@ -47,26 +48,22 @@ def report(findings: Sequence[Finding]) -> None:
     )
 
 
-def figures(splits: Mapping[str, Sequence[Row]], heldout_tools: Sequence[str]) -> dict[str, Any]:
-    """What `metrics/data.json` holds: counts, shares (0 to 1) and lengths in characters."""
-    rows = [row for split in splits.values() for row in split]
-    lengths = sorted(len(row.before) for row in rows)
+def figures(tallies: Mapping[str, Tally], heldout_tools: Sequence[str]) -> dict[str, Any]:
+    """What `metrics/data.json` holds, out of the splits' tallies: counts, shares (0 to 1), characters."""
+    everything = sum(tallies.values(), Tally(()))
+    lengths = sorted(everything.lengths.elements())
     return {
-        "rows": len(rows),
-        "groups": len({row.meta["group"] for row in rows}),
-        "tools": len({row.meta["tool"] for row in rows}),
+        "rows": everything.rows,
+        "groups": everything.groups,
+        "tools": len(everything.of("tool")),
         "heldout_tools": len(heldout_tools),
         "chars_mean": round(statistics.fmean(lengths), 2),
         "chars_p95": lengths[math.ceil(0.95 * len(lengths)) - 1],
         "chars_max": lengths[-1],
-        "splits": {
-            name: {"rows": len(split), "groups": len({row.meta["group"] for row in split})}
-            for name, split in splits.items()
-        },
-        **{f"{key}_share": _shares(rows, key) for key in ("shell", "family", "kind", "source")},
+        "splits": {name: {"rows": tally.rows, "groups": tally.groups} for name, tally in tallies.items()},
+        **{f"{key}_share": _shares(everything, key) for key in ("shell", "family", "kind", "source")},
     }
 
 
-def _shares(rows: Sequence[Row], key: str) -> dict[str, float]:
-    counts = Counter(row.meta[key] for row in rows)
-    return {value: round(count / len(rows), 5) for value, count in sorted(counts.items())}
+def _shares(tally: Tally, key: str) -> dict[str, float]:
+    return {value: round(count / tally.rows, 5) for value, count in sorted(tally.of(key).items())}

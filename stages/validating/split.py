@@ -38,10 +38,11 @@ def split_rows(rows: Sequence[Row], seed: int, heldout_tools: Sequence[str]) -> 
 
 
 def _runs(row: Row, tools: set[str]) -> bool:
+    if command_name(row.meta["tool"]) in tools:
+        return True
     line = row.after.lower()
-    if not any(tool in line for tool in tools):  # most rows, at no cost
-        return command_name(row.meta["tool"]) in tools
-    return command_name(row.meta["tool"]) in tools or not tools.isdisjoint(command_names(row.after))
+    named = any(tool in line for tool in tools)  # a quick look, which settles most rows
+    return named and not tools.isdisjoint(command_names(row.after))
 
 
 def _keys(row: Row) -> dict[str, tuple[str, ...]]:
