@@ -5,7 +5,8 @@ limits in data/validation.yaml and data/danger.yaml. Out: data/dataset/{train,va
 metrics/data.json, the data card data/card.md, plots/data/*.csv.
 
     python -m stages.validate                  # the stage; a broken rule leaves the outputs as they were
-    python -m stages.validate FILE [FILE ...]  # look at files alone, write no outputs
+    python -m stages.validate FILE [FILE ...]  # look at files alone, write no outputs; a row that the last run
+                                               # has kept for its test is a finding too
 
 A finding is `file:line: [rule] message: row`. The worst 50 are shown, all are in .cache/validate-report.jsonl.
 The shares and the size are those of the generated rows; rows of your own come on top.
@@ -22,7 +23,17 @@ import yaml
 from stages.common.cli import run_stage
 from stages.common.config import DataParams, data_params, seed, task
 from stages.common.files import replace_directory, replace_file, write_json
-from stages.common.paths import DATA_CARD, DATA_METRICS, DATA_PLOTS, DATASET, EXTRA, GENERATED, MISTAKES
+from stages.common.paths import (
+    DATA_CARD,
+    DATA_METRICS,
+    DATA_PLOTS,
+    DATASET,
+    EXTRA,
+    GENERATED,
+    HELDOUT,
+    MISTAKES,
+    TEST,
+)
 from stages.validating import card
 from stages.validating.collection import (
     check_shares,
@@ -30,6 +41,7 @@ from stages.validating.collection import (
     find_contradictions,
     find_duplicates,
     find_golden,
+    find_leaks,
 )
 from stages.validating.judging import read_and_judge
 from stages.validating.limits import limits
@@ -51,6 +63,11 @@ def read_and_check(files: Sequence[Path], params: DataParams) -> tuple[list[Row]
     """The rows of the files and everything that single rows and pairs of rows break."""
     rows, findings = read_and_judge(files, params.max_chars)
     return rows, [*findings, *find_duplicates(rows), *find_contradictions(rows), *find_golden(rows)]
+
+
+def kept_back(max_chars: int) -> list[Row]:
+    """The test and held-out rows of the last run, if there was one: no other file may hold them."""
+    return read_and_judge([path for path in (TEST, HELDOUT) if path.is_file()], max_chars)[0]
 
 
 def write_splits(splits: Mapping[str, Sequence[Row]]) -> None:
@@ -92,8 +109,10 @@ def main() -> None:
     limits()  # before the processes that judge are forked, which then have it too
     params = data_params()
     if files := sys.argv[1:]:
-        rows, findings = read_and_check([Path(file) for file in files], params)
-        report(findings)
+        paths = [Path(file) for file in files]
+        rows, findings = read_and_check(paths, params)
+        strange = [row for row in rows if row.file != GENERATED and row.file.parent not in (DATASET, EXTRA)]
+        report([*findings, *find_leaks(strange, kept_back(params.max_chars), params.heldout_tools)])
         print(f"{len(rows)} rows, nothing wrong")
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)

@@ -304,6 +304,19 @@ def test_a_file_alone_is_judged_by_its_rows_and_needs_neither_size_nor_shares(pr
     assert (done.returncode, done.stdout) == (0, "1 rows, nothing wrong\n")
 
 
+def test_a_file_alone_may_not_hold_what_the_last_run_has_kept_back(project):
+    assert validate(project).returncode == 0
+    kept = json.loads((project / "data/dataset/test.jsonl").read_text().splitlines()[0])
+    alike = content("bash", "git psuh /srv/a.txt", "git push /srv/a.txt")
+    rows = [kept, alike, content("bash", "cargo biuld", "cargo build")]
+    done = validate(project, str(write(project / "theirs.jsonl", rows)))
+    found = done.stderr.splitlines()[:-1]
+    assert [line.split(": ")[0].rsplit(":", 1)[1] for line in found] == ["1", "3"]
+    assert "data/dataset/test.jsonl:1 keeps this line back" in found[0]
+    assert "kept out of training" in found[1]
+    assert validate(project, "data/dataset/train.jsonl").returncode == 0
+
+
 def test_rows_without_metadata_are_still_held_to_the_other_rules(project):
     row = content(before="apt update", after="sudo apt update")
     del row["meta"]
@@ -319,10 +332,7 @@ def test_missing_rows_are_an_error_that_names_the_file(project):
 
 
 def test_a_share_that_is_off_is_an_error(project):
-    write(
-        project / "data/generated.jsonl",
-        [row for row in some_rows(240) if row["meta"]["shell"] == "bash" or 1][:230],
-    )
+    write(project / "data/generated.jsonl", some_rows(230))
     params = {**PARAMS, "data": {**PARAMS["data"], "families": {"subcommand": 0.7, "correct": 0.3}}}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     done = validate(project)

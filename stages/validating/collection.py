@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stages.common.golden import golden_inputs
+from stages.common.words import command_names
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
@@ -21,10 +22,10 @@ def find_duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Every row whose typed line has another answer in another row of the same shell."""
-    by_input: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    """Every row whose typed line (and what tools said of it) has another answer in another row of the shell."""
+    by_input: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        by_input[row.asked].append(row)
+        by_input[row.asked, row.results].append(row)
     for same in by_input.values():
         if len({row.after for row in same}) < 2:
             continue
@@ -39,6 +40,26 @@ def find_golden(rows: Sequence[Row]) -> Iterator[Finding]:
     for row in rows:
         if row.asked in golden:
             yield row.finding("golden", "a golden case asks this; drop the row")
+
+
+def find_leaks(rows: Sequence[Row], kept_back: Sequence[Row], heldout_tools: Sequence[str]) -> Iterator[Finding]:
+    """Every row that a model must not be trained on.
+
+    It asks what a row of `kept_back` (test and held-out rows) asks, differs from one in particulars alone, or runs
+    a tool kept out of training.
+    """
+    asked = {row.asked: row for row in kept_back}
+    skeletons = {row.skeleton: row for row in kept_back}
+    tools = {tool.lower() for tool in heldout_tools}
+    for row in rows:
+        if other := asked.get(row.asked) or skeletons.get(row.skeleton):
+            yield row.finding(
+                "split", f"{other.file}:{other.line} keeps this line back, or one like it; drop the row"
+            )
+        elif not tools.isdisjoint(command_names(row.after)):
+            yield row.finding(
+                "split", "runs a tool that is kept out of training (data.heldout_tools); drop the row"
+            )
 
 
 def check_shares(file: Path, rows: Sequence[Row], wanted: Mapping[str, Mapping[str, float]]) -> Iterator[Finding]:
