@@ -42,14 +42,14 @@ class Shapes:
     """What must not stand in a line, by kind."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
-        self._shapes = shapes
+        self.shapes = shapes
         self._any = re.compile("|".join(f"(?:{shape.pattern.pattern})" for shape in shapes.values()))
 
     def find(self, line: str) -> dict[str, str]:
         """The first place of each kind, as text."""
         if self._any.search(line) is None:  # nearly every line, at the cost of one search
             return {}
-        return {kind: found for kind, shape in self._shapes.items() if (found := shape.find(line))}
+        return {kind: found for kind, shape in self.shapes.items() if (found := shape.find(line))}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""Rows validated a second by `stages.validate`, against the same checks in pandas and pandera.
+
+Run by hand from the repository's root, after `python -m stages.generate`, with two packages of its own:
+
+    pip install pandas==3.1.1 pandera==0.35.0
+    python -m benchmarks.validation [--rows N] [--rounds N]
+
+Both read the same file and hold every row to the rules of schema, null, leftovers, private data, danger,
+invention and syntax, and the rows together to those of duplicates and contradictions. What is a pattern is
+a vectorized check there; danger, invention and syntax are the same functions, called for each row. In
+turns; prints a table and JSON.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stages.common.chat import SHELLS, system_prompt
+from stages.common.cli import run_stage
+from stages.common.config import data_params
+from stages.common.errors import PipelineError
+from stages.common.paths import GENERATED
+from stages.validate import read_and_check
+from stages.validating import rules
+from stages.validating.limits import limits
+from stages.validating.rows import Row
+
+CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]"
+
+
+def ours(file: Path) -> int:
+    """Findings of the stage's own code."""
+    return len(read_and_check([file], data_params())[1])
+
+
+def with_pandera(file: Path) -> int:
+    """Failure cases of a pandera schema, and what pandas finds among the rows."""
+    import pandas as pd
+    import pandera.pandas as pa
+
+    records = pd.read_json(file, lines=True, dtype=False)
+    texts = pd.DataFrame(
+        [[message["content"] for message in messages] for messages in records.pop("messages")],
+        columns=["system", "before", "after"],
+    )
+    frame = texts.join(pd.DataFrame(list(records["meta"])))
+    shapes = [*limits().leftovers.shapes.values(), *limits().private.shapes.values()]
+
+    def clean(texts: pd.Series) -> pd.Series:
+        good = ~texts.str.contains(CONTROL, regex=True)
+        for shape in shapes:
+            suspect = texts.str.contains(shape.pattern.pattern, regex=True)
+            good &= ~suspect | texts.where(suspect, "").map(lambda text, shape=shape: shape.find(text) is None)
+        return good
+
+    def by_row(rule: Callable) -> Callable:
+        def check(frame: pd.DataFrame) -> pd.Series:
+            columns = (frame[name] for name in ("shell", "before", "after", "family"))
+            found = [
+                not any(rule(Row(file, 0, "", {"family": family}, shell, before, after), 0))
+                for shell, before, after, family in zip(*columns, strict=True)
+            ]
+            return pd.Series(found, index=frame.index)
+
+        return check
+
+    def null(frame: pd.DataFrame) -> pd.Series:
+        return (frame["family"] == limits().unchanged_family) == (frame["before"] == frame["after"])
+
+    text = [pa.Check(clean), pa.Check.str_length(1, data_params().max_chars)]
+    schema = pa.DataFrameSchema(
+        {
+            "system": pa.Column(str, pa.Check.isin([system_prompt(shell) for shell in SHELLS])),
+            "before": pa.Column(str, text),
+            "after": pa.Column(str, text),
+            "shell": pa.Column(str, pa.Check.isin(SHELLS)),
+            "family": pa.Column(str, pa.Check.isin(sorted(limits().families))),
+            "kind": pa.Column(str, pa.Check.isin(sorted(limits().kinds))),
+            **{name: pa.Column(str, pa.Check.str_length(1)) for name in ("tool", "source", "group")},
+        },
+        checks=[
+            pa.Check(null),
+            *(pa.Check(by_row(rule)) for rule in (rules.danger, rules.invented, rules.syntax)),
+        ],
+        unique=["shell", "before", "after"],
+    )
+    found = 0
+    try:
+        schema.validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        found = len(error.failure_cases)
+    asked = frame["before"].str.split().str.join(" ")
+    answers = frame["after"].groupby([frame["shell"], asked])
+    return found + int((answers.nunique() > 1).sum())
+
+
+WAYS = {"stages.validate": ours, "pandas + pandera": with_pandera}
+
+
+def report(seconds: dict[str, list[float]], rows: int) -> str:
+    """A table and a line of JSON: rows a second by the best round of each way."""
+    rates = {way: rows / min(times) for way, times in seconds.items()}
+    lines = [f"{'way':20} {'rows/s':>10}"] + [f"{way:20} {rate:10.0f}" for way, rate in rates.items()]
+    first, second = rates.values()
+    return "\n".join([*lines, f"{first / second:.2f} times", json.dumps({"rows": rows, "rows_per_s": rates})])
+
+
+def main() -> None:
+    """Time both in turns and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=30000)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    if find_spec("pandera") is None:
+        raise PipelineError("pandera is not installed; pip install pandas==3.1.1 pandera==0.35.0")
+    with tempfile.TemporaryDirectory() as folder, GENERATED.open("rb") as generated:
+        file = Path(folder, "rows.jsonl")
+        file.write_bytes(b"".join(islice(generated, asked.rows)))
+        rows = file.read_bytes().count(b"\n")
+        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        for _ in tqdm(range(asked.rounds), desc="rounds"):
+            for way, validate in WAYS.items():
+                begin = time.perf_counter()
+                found = validate(file)
+                seconds[way].append(time.perf_counter() - begin)
+                if found:
+                    print(f"{way}: {found} findings in rows that should have none", file=sys.stderr)
+    print(report(seconds, rows))
+
+
+if __name__ == "__main__":
+    run_stage("benchmark-validation", main)
