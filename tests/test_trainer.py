@@ -223,7 +223,8 @@ def start_trainer(description: Path, processes: int = 1) -> subprocess.Completed
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_adapter_of_one_to_rounding(run):
+def test_two_processes_give_the_adapter_of_one_to_rounding(run, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # fp32: the rounding of bf16 is coarse
     description = run(epochs=0.2, rows_per_step=3)  # a step's rows do not divide evenly
     weights = {}
     for processes in (1, 2):
@@ -231,7 +232,8 @@ def test_two_processes_give_the_adapter_of_one_to_rounding(run):
         assert done.returncode == 0, done.stderr
         weights[processes] = load_file(read_run(description).adapter / "adapter_model.safetensors")
 
-    assert json.loads(read_run(description).metrics.read_text())["examples"] == 60
+    figures = json.loads(read_run(description).metrics.read_text())
+    assert (figures["examples"], figures["number_format"]) == (60, "float32")
     assert weights[1].keys() == weights[2].keys()
     for name, value in weights[1].items():
         torch.testing.assert_close(weights[2][name], value, rtol=0, atol=2e-4)

@@ -275,7 +275,10 @@ def model_card() -> ModelCard:
     """The names and the licence that go into the GGUF."""
     card = size_card().model_dump()
     purpose = task()
-    names = {"name": card["name"].replace("{task}", purpose), "title": card["title"].replace("{task}", purpose)}
+    names = {
+        "name": card["name"].replace("{task}", purpose),
+        "title": card["title"].replace("{task}", purpose.capitalize()),
+    }
     return ModelCard.model_validate({**card, **names})
 
 
