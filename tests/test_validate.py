@@ -314,7 +314,11 @@ def test_a_file_alone_may_not_hold_what_the_last_run_has_kept_back(project):
     assert [line.split(": ")[0].rsplit(":", 1)[1] for line in found] == ["1", "3"]
     assert "data/dataset/test.jsonl:1 keeps this line back" in found[0]
     assert "kept out of training" in found[1]
-    assert validate(project, "data/dataset/train.jsonl").returncode == 0
+    for own in ("generated.jsonl", "dataset/train.jsonl", "dataset/valid.jsonl", "dataset/test.jsonl"):
+        assert validate(project, str(project / "data" / own)).returncode == 0, own
+    with (project / "data/dataset/train.jsonl").open("a") as train:
+        train.write(json.dumps(kept) + "\n")
+    assert "keeps this line back" in validate(project, "data/dataset/train.jsonl").stderr
 
 
 def test_rows_without_metadata_are_still_held_to_the_other_rules(project):
