@@ -28,7 +28,7 @@ $(VENV)/installed: requirements.txt constraints.txt
 repro: venv
 	python -m stages.common.config
 	python -m stages.common.llama_cpp
-	python -m stages.common.stale_locks
+	python -m stages.common.mend
 	dvc repro
 	python -m stages.gate check
 

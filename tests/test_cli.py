@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.stale_locks import holders, is_running_dvc
-
 PRELUDE = (
     "import sys, time, errno\n"
     "from stages.common.cli import run_stage\n"
@@ -88,10 +86,3 @@ def _lives(pid: int) -> bool:
 
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-
-
-def test_the_lock_of_a_process_that_is_not_dvc_is_stale() -> None:
-    lock = f'{{"write": {{"a": {{"pid": {os.getpid()}, "cmd": "dvc repro"}}}}, "read": {{}}}}'
-    assert holders(lock) == {os.getpid()}
-    assert not is_running_dvc(os.getpid())
-    assert holders('{"write": {"a": {"pid"') == set()

@@ -183,7 +183,7 @@ def test_a_run_killed_in_every_stage_ends_as_an_undisturbed_one(
     killed = clone(root, tmp_path, tools)
     for stage in STAGES:
         kill_during(killed, stage)
-    assert killed.run("python", "-m", "stages.common.stale_locks").returncode == 0
+    assert killed.run("python", "-m", "stages.common.mend").returncode == 0
     killed.repro()
     assert killed.outputs() == finished.outputs()
     assert not list(killed.folder.glob("models/**/.*.partial-*"))
@@ -191,7 +191,7 @@ def test_a_run_killed_in_every_stage_ends_as_an_undisturbed_one(
 
 def kill_during(clone: Clone, stage: str) -> None:
     """Start `dvc repro` and end dvc itself, as a power cut would, while `stage` is at work."""
-    assert clone.run("python", "-m", "stages.common.stale_locks").returncode == 0
+    assert clone.run("python", "-m", "stages.common.mend").returncode == 0
     log = clone.folder / ".cache/killed.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as out:
