@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from stages.common import config
+from stages.common import chat, config
 from stages.common.errors import PipelineError
 
 
@@ -86,3 +87,9 @@ def test_a_stage_needs_only_the_sections_it_asks_for(worktree: Path) -> None:
     assert config.train_config().rank == 8
     with pytest.raises(PipelineError, match="gate: missing"):
         config.gate_params()
+
+
+def test_the_settings_know_the_tasks_and_shells_of_the_prompts() -> None:
+    """They are written twice, so that a change to the prompts re-runs only the stages that use them."""
+    assert get_args(config.Task) == chat.TASKS
+    assert set(get_args(config.Shell)) == set(chat.SHELLS)
