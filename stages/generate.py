@@ -31,9 +31,9 @@ from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
 from stages.common.files import replace_file
 from stages.common.golden import golden_inputs
+from stages.common.grammar import build_grammar
 from stages.common.paths import GENERATED
 from stages.common.processes import die_with_parent
-from stages.generating.grammar import build_grammar
 from stages.generating.rows import Example, ShellGenerator
 from stages.generating.tables import Tables, read_tables
 

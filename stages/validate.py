@@ -44,6 +44,7 @@ from stages.validating.collection import (
     find_leaks,
 )
 from stages.validating.judging import read_and_judge
+from stages.validating.known import Looked, check_known, look_up, read_grammars
 from stages.validating.limits import limits
 from stages.validating.report import figures, report
 from stages.validating.rows import Finding, Row
@@ -86,7 +87,11 @@ def write_splits(splits: Mapping[str, Sequence[Row]]) -> None:
 
 
 def write_card(
-    splits: Mapping[str, Sequence[Row]], tallies: Mapping[str, Tally], params: DataParams, seed: int
+    splits: Mapping[str, Sequence[Row]],
+    tallies: Mapping[str, Tally],
+    looked: Looked,
+    params: DataParams,
+    seed: int,
 ) -> None:
     """Write the data card and what its plots are drawn from."""
     everything = sum(tallies.values(), Tally(()))
@@ -99,6 +104,7 @@ def write_card(
         "Lengths": card.lengths(everything),
         "All mistakes": card.kinds(everything),
         "Tools": card.tools(everything),
+        "In no grammar": card.in_no_grammar(looked),
     }
     with replace_file(DATA_CARD) as file:
         file.write(card.card(splits, tallies, seed, tables))
@@ -124,13 +130,15 @@ def main() -> None:
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
     rows = [row for row in rows if row.file == GENERATED or row.task == task()]  # yours may be for both tasks
-    report([*findings, *check_generated(rows, params, task()), *check_with_shells(rows, seed())])
+    looked = look_up([row for row in rows if row.file == GENERATED], read_grammars(), seed())
+    findings += [*check_generated(rows, params, task()), *check_known(looked), *check_with_shells(rows, seed())]
+    report(findings)
     splits = split_rows(rows, seed(), params.heldout_tools)
     report(list(check_splits(GENERATED, splits)))
     write_splits(splits)
     tallies = {name: Tally(split) for name, split in splits.items()}
-    write_card(splits, tallies, params, seed())
-    write_json(DATA_METRICS, figures(tallies, params.heldout_tools))
+    write_card(splits, tallies, looked, params, seed())
+    write_json(DATA_METRICS, figures(tallies, params.heldout_tools, looked.known_share))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stages.validating import card
+from stages.validating.known import Looked
 from stages.validating.rows import Row
 from stages.validating.tally import Tally
 
@@ -55,3 +56,8 @@ def test_two_tallies_add_up_to_that_of_both():
         (both.rows, both.groups, both.lengths) == (whole.rows, whole.groups, whole.lengths) == (3, 3, {4: 2, 5: 1})
     )
     assert both.of("shell") == whole.of("shell") == {"bash": 1, "zsh": 2}
+
+
+def test_what_no_grammar_knows_is_listed_with_its_share_of_the_answers_looked_up():
+    looked = Looked(answers=4, unknown=[(row(), "gti"), (row(), "gti"), (row(), "git --x")])
+    assert card.in_no_grammar(looked)[1] == [["`gti`", 0.5], ["`git --x`", 0.25]]

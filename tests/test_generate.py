@@ -13,9 +13,9 @@ import pytest
 from stages.common.config import DataParams
 from stages.common.danger import added_danger
 from stages.common.errors import PipelineError
+from stages.common.grammar import build_grammar
+from stages.common.lines import annotate
 from stages.generate import generate, quotas
-from stages.generating.grammar import build_grammar
-from stages.generating.lines import annotate
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS
 from stages.generating.skeleton import group_key, mask, mistake
 from stages.generating.tables import read_tables, read_yaml

@@ -6,9 +6,9 @@ from random import Random
 import pytest
 
 from stages.common.danger import added_danger
+from stages.common.grammar import build_grammar
 from stages.common.layouts import latin, typed_on
-from stages.generating.grammar import build_grammar
-from stages.generating.lines import annotate
+from stages.common.lines import annotate
 from stages.generating.slips import Slips
 from stages.generating.tables import read_tables
 

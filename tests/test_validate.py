@@ -220,10 +220,11 @@ def some_rows(count: int = 200) -> list[dict]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    names = [f"data/{name}.yaml" for name in ("danger", "mistakes", "requests", "slips", "validation")]
+    names = [f"data/{name}.yaml" for name in ("danger", "mistakes", "requests", "sampling", "slips", "validation")]
     for name in (*names, "tests/inference_test_cases.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "data/grammar").symlink_to(REPOSITORY / "data/grammar")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     write(tmp_path / "data/generated.jsonl", some_rows())
     return tmp_path

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from stages.generating.grammar import Argument, Grammar, Node, Option
+from stages.common.grammar import Argument, Grammar, Node, Option
 
 _SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _CHAINED = re.compile(r"[|;&<>{(](?![a-z])")

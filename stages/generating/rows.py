@@ -12,10 +12,10 @@ from typing import Any
 from stages.common.chat import CORRECT, WIT, ToolResult
 from stages.common.config import DataParams
 from stages.common.danger import added_danger
+from stages.common.grammar import Grammar
+from stages.common.lines import COMMAND, SUBCOMMAND, Word, annotate
 from stages.generating.candidates import Candidates
 from stages.generating.commands import Draw, Slots, Weighted
-from stages.generating.grammar import Grammar
-from stages.generating.lines import COMMAND, SUBCOMMAND, Word, annotate
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS, Typist
 from stages.generating.requests import Requests
 from stages.generating.skeleton import group_key, mask, named_key

@@ -10,8 +10,8 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from stages.generating.grammar import Grammar
-from stages.generating.lines import COMMAND, OPTION, VALUE, Word
+from stages.common.grammar import Grammar
+from stages.common.lines import COMMAND, OPTION, VALUE, Word
 
 _PIECE = re.compile(r"[\s/\\.=:,\"']|[^\s/\\.=:,\"']+")
 

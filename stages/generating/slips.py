@@ -13,9 +13,9 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+from stages.common.grammar import Grammar
 from stages.common.layouts import typed_on
-from stages.generating.grammar import Grammar
-from stages.generating.lines import COMMAND, OPERATOR, SUBCOMMAND, VALUE, Word
+from stages.common.lines import COMMAND, OPERATOR, SUBCOMMAND, VALUE, Word
 from stages.generating.tables import system_of
 
 PERMISSION = "permission"

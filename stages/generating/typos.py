@@ -12,9 +12,9 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+from stages.common.grammar import Grammar, Node
+from stages.common.lines import COMMAND, FLAGS, OPTION, SUBCOMMAND, VALUE, Word
 from stages.generating.candidates import Candidates
-from stages.generating.grammar import Grammar, Node
-from stages.generating.lines import COMMAND, FLAGS, OPTION, SUBCOMMAND, VALUE, Word
 from stages.generating.mistakes import Typist
 
 _Place = tuple[Word, int, str]

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from stages.generating.grammar import Grammar, Node
-from stages.generating.lines import FLAGS, OPTION, Word
+from stages.common.grammar import Grammar, Node
+from stages.common.lines import FLAGS, OPTION, Word
 from stages.generating.tables import Tables, merged, system_of
 
 

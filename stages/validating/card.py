@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
+from stages.validating.known import Looked
 from stages.validating.rows import Row
 from stages.validating.tally import Tally
 
@@ -53,6 +54,12 @@ def kinds(tally: Tally) -> Table:
 def tools(tally: Tally, most: int = 25) -> Table:
     """The tools with the most rows."""
     return ["tool", "rows"], [list(pair) for pair in tally.of("tool").most_common(most)]
+
+
+def in_no_grammar(looked: Looked, most: int = 25) -> Table:
+    """What the answers of the sample run that no grammar knows, the most frequent first; share of the sample."""
+    words = looked.words.most_common(most)
+    return ["word", "share"], [[code(word), count / looked.answers] for word, count in words]
 
 
 def samples(rows: Iterable[Row], seed: int) -> Table:

@@ -75,6 +75,12 @@ class Limits:
     """Family -> pieces of words that the answers of its table carry whatever is asked."""
     syntax_allow: Mapping[str, re.Pattern[str]]
     shell_sample: int
+    known_share: float
+    known_sample: int
+    known_commands: Mapping[str, re.Pattern[str]]
+    """System -> commands that exist though no grammar has them."""
+    known_options: Mapping[str, re.Pattern[str]]
+    """Tool -> the same for its options."""
 
 
 @cache
@@ -99,6 +105,10 @@ def limits() -> Limits:
         value_edits=content["value_edits"],
         table_words={family: _fixed_words(Path(path)) for family, path in content["value_tables"].items()},
         shell_sample=content["shell_sample"],
+        known_share=content["known"]["share"],
+        known_sample=content["known"]["sample"],
+        known_commands={system: _any_of(shapes) for system, shapes in content["known"]["commands"].items()},
+        known_options={tool: _any_of(shapes) for tool, shapes in content["known"]["options"].items()},
         syntax_allow={shell: _any_of(shapes) for shell, shapes in content["syntax_allow"].items()},
     )
 

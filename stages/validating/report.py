@@ -20,7 +20,7 @@ from stages.validating.tally import Tally
 REPORT = CACHE / "validate-report.jsonl"
 WORST_FIRST = [
     "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "leftover", "invented",
-    "syntax", "duplicate", "meta", "split", "size", "shares",
+    "grammar", "syntax", "duplicate", "meta", "split", "size", "shares",
 ]  # fmt: skip
 """Unreadable first, then what would teach the model harm, then what would teach it nonsense, then bookkeeping."""
 
@@ -48,7 +48,7 @@ def report(findings: Sequence[Finding]) -> None:
     )
 
 
-def figures(tallies: Mapping[str, Tally], heldout_tools: Sequence[str]) -> dict[str, Any]:
+def figures(tallies: Mapping[str, Tally], heldout_tools: Sequence[str], known_share: float) -> dict[str, Any]:
     """What `metrics/data.json` holds, out of the splits' tallies: counts, shares (0 to 1), characters."""
     everything = sum(tallies.values(), Tally(()))
     lengths = sorted(everything.lengths.elements())
@@ -57,6 +57,7 @@ def figures(tallies: Mapping[str, Tally], heldout_tools: Sequence[str]) -> dict[
         "groups": everything.groups,
         "tools": len(everything.of("tool")),
         "heldout_tools": len(heldout_tools),
+        "known_share": round(known_share, 5),
         "chars_mean": round(statistics.fmean(lengths), 2),
         "chars_p95": lengths[math.ceil(0.95 * len(lengths)) - 1],
         "chars_max": lengths[-1],

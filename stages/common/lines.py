@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stages.generating.grammar import Grammar, Node
+from stages.common.grammar import Grammar, Node
 
 COMMAND, SUBCOMMAND, OPTION, FLAGS, VALUE, OPERATOR = (
     "command",

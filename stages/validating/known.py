@@ -1,0 +1,93 @@
+"""Whether what the answers run exists: their commands and options, looked up in the grammars, for a sample."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from stages.common.files import read_json
+from stages.common.grammar import Grammar, build_grammar
+from stages.common.lines import COMMAND, FLAGS, OPTION, Word, annotate
+from stages.validating.limits import limits
+from stages.validating.rows import Finding, Row
+
+_TABLES = Path("data/grammar")
+_SAMPLING = Path("data/sampling.yaml")
+_GRAMMARS = ("posix", "hand", "powershell", "cmd")
+
+
+@dataclass
+class Looked:
+    """What looking up a sample of answers has shown; `unknown`: each answer with a word that is in no grammar."""
+
+    answers: int = 0
+    unknown: list[tuple[Row, str]] = field(default_factory=list)
+
+    @property
+    def known_share(self) -> float:
+        """The share (0 to 1) of answers all of whose commands and options exist."""
+        return 1 - len(self.unknown) / max(self.answers, 1)
+
+    @property
+    def words(self) -> Counter[str]:
+        """The unknown words, and how many answers have each."""
+        return Counter(word for _, word in self.unknown)
+
+
+def read_grammars() -> Mapping[str, Grammar]:
+    """System (posix, powershell, cmd) -> its grammar; the POSIX shells have the same."""
+    tables = {name: read_json(_TABLES / f"{name}.json") for name in _GRAMMARS}
+    wrappers = frozenset(yaml.safe_load(_SAMPLING.read_text(encoding="utf-8"))["wrappers"])
+    shells = {"posix": "bash", "powershell": "powershell", "cmd": "cmd"}
+    return {system: build_grammar(shell, tables, wrappers) for system, shell in shells.items()}
+
+
+def look_up(rows: Sequence[Row], grammars: Mapping[str, Grammar], seed: int) -> Looked:
+    """Look up a seeded sample of the answers that the model is to write (not of lines that stay as they are)."""
+    written = [row for row in rows if row.meta.get("family") != limits().unchanged_family]
+    sample = random.Random(f"{seed}:known").sample(written, min(limits().known_sample, len(written)))
+    looked = Looked(answers=len(sample))
+    for row in sample:
+        system = row.shell if row.shell in grammars else "posix"
+        unknown = next(unknown_words(row.after, system, grammars[system]), None)
+        if unknown is not None:
+            looked.unknown.append((row, unknown))
+    return looked
+
+
+def check_known(looked: Looked) -> list[Finding]:
+    """One finding for every answer with an unknown word, where there are more of them than the limit allows."""
+    wanted = limits().known_share
+    if looked.known_share >= wanted:
+        return []
+    shares = f"{looked.known_share:.2%} of the answers run what is known, {wanted:.2%} are wanted"
+    return [row.finding("grammar", f"in no grammar: {word}; {shares}") for row, word in looked.unknown]
+
+
+def unknown_words(line: str, system: str, grammar: Grammar) -> Iterator[str]:
+    """The commands and options of a line that are in no grammar nor in the table of what is known besides."""
+    for word in annotate(line, grammar):
+        if word.role == COMMAND and not word.nodes:
+            if not limits().known_commands[system].fullmatch(word.text):
+                yield word.text
+        elif word.role in (OPTION, FLAGS) and word.nodes:
+            besides = limits().known_options.get(word.tool)
+            if not _is_known(word, grammar) and not (besides and besides.fullmatch(word.text)):
+                yield f"{word.tool} {word.text}"
+
+
+def _is_known(option: Word, grammar: Grammar) -> bool:
+    """Whether the tool or its subcommand has this option, or every letter of a cluster."""
+    if option.role == OPTION:
+        name = option.text.partition(grammar.value_separator(option.text))[0]
+        return not re.sub("-", "", name) or any(node.option(name, fold=grammar.fold) for node in option.nodes)
+    return all(
+        letter.isdigit() or any(node.option(f"-{letter}", fold=False) for node in option.nodes)
+        for letter in option.text[1:]
+    )
