@@ -23,6 +23,7 @@ from stand_in_kaggle import Account, StandInKaggle, alice, fault, serve
 from stages.training.client import client_environment
 from stages.training.estimate import check_quota
 from stages.training.failures import BusyError, CredentialsError, QuotaError, RefusedError
+from stages.training.live import reason
 from stages.training.push import judge, metadata_for
 from stages.training.redaction import redact
 from stages.training.settings import KaggleSettings, kaggle_settings
@@ -131,10 +132,12 @@ def test_a_run_is_trained_once_and_its_results_are_put_in_place(
 
 # fault, exit status while it lasts, runs that were started in the end
 FAULTS = [
+    ("introspection refused", DONE, 1),
     ("introspection breaks", DONE, 1),
     ("token inactive", CREDENTIALS, 1),
     ("push dropped before", DONE, 1),
     ("push dropped after", DONE, 1),
+    ("push hangs before", UNREACHABLE, 1),
     ("push hangs after", DONE, 1),
     ("push breaks", DONE, 1),
     ("push times out after", DONE, 1),
@@ -148,32 +151,53 @@ FAULTS = [
     ("dataset source invalid", REFUSED, 2),  # the first stops by itself, without its data
     ("another version pushed", DONE, 2),  # the second is somebody else's
     ("status dropped", DONE, 1),
+    ("status hangs", UNREACHABLE, 1),
     ("status breaks for a while", DONE, 1),
+    ("status gateway error", DONE, 1),
+    ("status too many requests", DONE, 1),
     ("status too many requests, retry after", DONE, 1),
     ("status error code on 200", DONE, 1),
     ("status absent", DONE, 1),
     ("status unknown", DONE, 1),
+    ("version label ignored", DONE, 1),
     ("no runs for a while", DONE, 1),
     ("no runs ever", FAILED, 1),
     ("dataset creation dropped before", DONE, 1),
     ("dataset creation dropped after", DONE, 1),
+    ("dataset creation hangs after", UNREACHABLE, 1),
+    ("dataset creation too many requests", DONE, 1),
     ("dataset creation error in body", REFUSED, 1),
     ("dataset status breaks", DONE, 1),
-    ("dataset failed", REFUSED, None),  # only the owner can delete it
+    ("dataset denied for good", UNREACHABLE, None),  # only the owner can delete it
+    ("dataset failed", REFUSED, None),
+    ("dataset never ready", UNREACHABLE, None),
     ("upload dropped", DONE, 1),
+    ("upload interrupted", DONE, 1),
+    ("upload expired", DONE, 1),
     ("upload refused", DONE, 1),
     ("wrong gpu", FAILED, 2),
+    ("one gpu only", FAILED, 2),
     ("no gpu", FAILED, 2),
+    ("out of memory", FAILED, 2),
+    ("session time-out", FAILED, 2),
+    ("session cancelled", CANCELLED, 2),
+    ("session stays running", UNFINISHED, None),  # only cancelling ends it
     ("inputs missing", FAILED, 2),
     ("inputs altered", FAILED, 2),
     ("inputs in the old layout", DONE, 1),
+    ("output files missing", ARTEFACT, 2),
     ("log missing", DONE, 1),
     ("outputs break", DONE, 1),
+    ("outputs too many requests", DONE, 1),
     ("download cut", DONE, 1),
     ("download truncated", DONE, 1),
     ("download altered", DONE, 1),
     ("download expired", DONE, 1),
+    ("download breaks", DONE, 1),
+    ("download hangs", DONE, 1),
     ("log stream dropped", DONE, 1),
+    ("log stream breaks", DONE, 1),
+    ("quota statistics break", DONE, 1),
     ("quota statistics absent", DONE, 1),
     ("pull breaks", DONE, 1),
 ]
@@ -211,6 +235,7 @@ def endure(folder: Path, undisturbed: str, name: str, status: int, runs: int | N
         assert tree.adapter() == (undisturbed if status == DONE else None)
         if status != DONE:
             assert ours[-1].startswith("train: error: ")
+            assert "{" not in ours[-1]  # a reason, not the source that prints it
         kaggle.faults.lift_all()
         if runs is not None:
             for _ in range(3):  # a run that was started in vain must end before the next one
@@ -363,3 +388,8 @@ def test_the_pushed_metadata_is_private_without_internet_and_its_title_is_its_sl
     assert metadata["is_private"] is True
     assert metadata["enable_internet"] is False
     assert metadata["machine_shape"] == "NvidiaTeslaT4"
+
+
+def test_the_reason_is_what_the_notebook_printed_not_the_line_that_prints_it():
+    printed, traced = "oops-error: one GPU", '\x1b[0;31m---> 57\x1b[0m print(f"oops-error: {reason}", flush=True)'
+    assert reason(f"{printed}\n{traced}\n") == "one GPU"

@@ -9,7 +9,7 @@ from typing import Any
 _PROGRESS = re.compile(r"loss ([\d.]+), ([\d:]+) left")
 _SESSION = re.compile(r"oops-session: (\{.*\})")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_ERROR = re.compile(r"oops-error: (.*)")
+_ERROR = re.compile(r"^oops-error: (.*)", re.MULTILINE)  # not where a traceback shows the line that prints it
 
 
 class LiveLog:
@@ -54,7 +54,7 @@ def session_number(text: str) -> int | None:
 
 def reason(text: str) -> str | None:
     """Why the notebook says that it ended."""
-    found = _ERROR.findall(text)
+    found = _ERROR.findall(_COLOUR.sub("", text))
     return found[-1].strip() if found else None
 
 

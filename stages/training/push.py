@@ -188,9 +188,10 @@ def judge(answer: dict[str, Any], owner: str, slug: str) -> int:
     if problem:
         raise RefusedError(f"push: Kaggle says: {problem}")
     if answer["invalid"]:
+        missing = ", ".join(f"{kind} {name}" for kind, names in answer["invalid"].items() for name in names)
         raise RefusedError(
-            f"push: Kaggle does not find {answer['invalid']} and has started the run without; it will stop by "
-            f"itself: kaggle.com/code/{owner}/{slug}"
+            f"push: Kaggle does not find {missing} and has started the run without; it will stop by itself: "
+            f"kaggle.com/code/{owner}/{slug}"
         )
     if answer["version"] < 1:
         raise RefusedError("push: Kaggle names no version, so nothing runs; run again")
