@@ -44,7 +44,7 @@ from stages.validating.collection import (
     find_leaks,
 )
 from stages.validating.judging import read_and_judge
-from stages.validating.known import Looked, check_known, look_up, read_grammars
+from stages.validating.known import Looked, check_known, grammars_by_system, look_up
 from stages.validating.limits import limits
 from stages.validating.report import figures, report
 from stages.validating.rows import Finding, Row
@@ -130,7 +130,7 @@ def main() -> None:
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
     rows = [row for row in rows if row.file == GENERATED or row.task == task()]  # yours may be for both tasks
-    looked = look_up([row for row in rows if row.file == GENERATED], read_grammars(), seed())
+    looked = look_up([row for row in rows if row.file == GENERATED], grammars_by_system(), seed())
     findings += [*check_generated(rows, params, task()), *check_known(looked), *check_with_shells(rows, seed())]
     report(findings)
     splits = split_rows(rows, seed(), params.heldout_tools)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from stages.common.grammar import Grammar
-from stages.validating.known import check_known, look_up, read_grammars, unknown_words
+from stages.validating.known import check_known, grammars_by_system, look_up, unknown_words
 from stages.validating.limits import limits
 from stages.validating.rows import Row
 
 
 @pytest.fixture(scope="module")
 def grammars() -> Mapping[str, Grammar]:
-    return read_grammars()
+    return grammars_by_system()
 
 
 def row(line: int, answer: str, family: str = "option", shell: str = "bash") -> Row:
@@ -26,6 +26,10 @@ def row(line: int, answer: str, family: str = "option", shell: str = "bash") -> 
         ("posix", "git push --force-with-lease origin main", []),
         ("posix", "git push --froce", ["git --froce"]),
         ("posix", "gti push", ["gti"]),
+        ("posix", "git psuh origin", ["git psuh"]),
+        ("posix", "git -C repo status", []),
+        ("posix", "docker container lss", ["docker lss"]),
+        ("posix", "cd psuh", []),
         ("posix", "tar -xzf a.tar.gz", []),
         ("posix", "tar -xz9! a.tar.gz", ["tar -xz9!"]),
         ("posix", "ls -la | gerp x && sudo aptt install y", ["gerp", "aptt"]),

@@ -212,8 +212,8 @@ def some_rows(count: int = 200) -> list[dict]:
     rows = []
     for number in range(count):
         shell, tool = ("bash", "zsh")[number % 2], "cargo" if number // 2 % 25 == 3 else "git"
-        right = f"{tool} show v{number // 2}"
-        wrong = right if number // 2 % 5 == 0 else right.replace("show", "shwo")
+        right = f"{tool} fetch v{number // 2}"
+        wrong = right if number // 2 % 5 == 0 else right.replace("fetch", "fecth")
         rows.append(content(shell, wrong, right, tool=tool, group=f"g{number // 2}"))
     return rows
 
@@ -334,6 +334,14 @@ def test_missing_rows_are_an_error_that_names_the_file(project):
     done = validate(project)
     assert done.returncode == 1
     assert done.stderr.startswith("validate: error: data/generated.jsonl: not there")
+
+
+def test_a_stage_whose_answers_run_what_nobody_knows_is_refused(project):
+    generated = project / "data/generated.jsonl"
+    generated.write_text(generated.read_text().replace("git fetch v9", "git fecht v9"))
+    done = validate(project)
+    assert done.returncode == 1
+    assert "[grammar] in no grammar: git fecht" in done.stderr
 
 
 def test_a_share_that_is_off_is_an_error(project):

@@ -9,9 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-POSIX_SHELLS = ("bash", "zsh", "fish", "tcsh")
+from stages.common.files import read_json
+
+GRAMMARS = ("posix", "hand", "powershell", "cmd")
+
+
+def system_of(shell: str) -> str:
+    """The family of shells that share grammar, paths, mistakes and danger: posix, powershell or cmd."""
+    return shell if shell in ("powershell", "cmd") else "posix"
+
+
+def read_grammars(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """The parsed files of `data/grammar/`: name without ending -> content; a bad one is a `PipelineError`."""
+    return {name: read_json(folder / f"{name}.json") for name in GRAMMARS}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from stages.common.chat import CORRECT, WIT, ToolResult
 from stages.common.config import DataParams
 from stages.common.danger import added_danger
-from stages.common.grammar import Grammar
+from stages.common.grammar import Grammar, system_of
 from stages.common.lines import COMMAND, SUBCOMMAND, Word, annotate
 from stages.generating.candidates import Candidates
 from stages.generating.commands import Draw, Slots, Weighted
@@ -21,7 +21,7 @@ from stages.generating.requests import Requests
 from stages.generating.skeleton import group_key, mask, named_key
 from stages.generating.slips import PERMISSION, Slips
 from stages.generating.sources import CommandPopularity, CorrectLines, known_components
-from stages.generating.tables import Tables, system_of
+from stages.generating.tables import Tables
 from stages.generating.tool_results import ToolResults
 from stages.generating.typos import Typos
 from stages.generating.wrong_options import WrongOptions, synonym_table

@@ -13,10 +13,9 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from stages.common.grammar import Grammar
+from stages.common.grammar import Grammar, system_of
 from stages.common.layouts import typed_on
 from stages.common.lines import COMMAND, OPERATOR, SUBCOMMAND, VALUE, Word
-from stages.generating.tables import system_of
 
 PERMISSION = "permission"
 _QUOTED = re.compile(r"""(?<![\w"'])(["'])([^"'`$]+)\1(?![\w"'])""")

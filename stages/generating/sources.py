@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from stages.common.config import DataParams
-from stages.common.grammar import Grammar
+from stages.common.grammar import Grammar, system_of
 from stages.common.lines import OPTION, SUBCOMMAND, annotate
 from stages.generating.commands import Draw, Everyday, FromGrammar, Slots, is_chained
-from stages.generating.tables import Tables, chained_lines, command_weights, everyday_lines, system_of
+from stages.generating.tables import Tables, chained_lines, command_weights, everyday_lines
 
 
 class CommandPopularity:

@@ -12,9 +12,9 @@ import yaml
 
 from stages.common.errors import PipelineError
 from stages.common.files import read_json
+from stages.common.grammar import read_grammars, system_of
 
 DATA = Path("data")
-GRAMMARS = ("posix", "hand", "powershell", "cmd")
 
 # Which parts of usage.yaml, slots.yaml and the hand tables a shell reads, later ones on top of earlier ones.
 SECTIONS = {
@@ -25,11 +25,6 @@ SECTIONS = {
     "powershell": ("powershell",),
     "cmd": ("cmd",),
 }
-
-
-def system_of(shell: str) -> str:
-    """The family of shells that share paths, mistakes and danger: posix, powershell or cmd."""
-    return shell if shell in ("powershell", "cmd") else "posix"
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def read_tables(data: Path = DATA) -> Tables:
     """Read all tables; a missing or malformed one is a `PipelineError`."""
     names = tuple(field.name for field in fields(Tables) if field.name not in ("grammars", "popularity"))
     return Tables(
-        grammars={name: read_json(data / "grammar" / f"{name}.json") for name in GRAMMARS},
+        grammars=read_grammars(data / "grammar"),
         popularity=read_json(data / "popularity.json"),
         **{name: read_yaml(data / f"{name}.yaml") for name in names},
     )

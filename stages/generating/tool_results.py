@@ -14,11 +14,10 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from stages.common.chat import TOOLS, ToolResult, shown_output
-from stages.common.grammar import Grammar, Node
+from stages.common.grammar import Grammar, Node, system_of
 from stages.common.lines import COMMAND, Word, split
 from stages.generating.candidates import Candidates
 from stages.generating.commands import Weighted
-from stages.generating.tables import system_of
 
 _NAME = re.compile(r"[^\W_][\w.+-]*")
 _OPTIONS_SHOWN = 12

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from stages.common.grammar import Grammar, Node
+from stages.common.grammar import Grammar, Node, system_of
 from stages.common.lines import FLAGS, OPTION, Word
-from stages.generating.tables import Tables, merged, system_of
+from stages.generating.tables import Tables, merged
 
 
 class WrongOptions:

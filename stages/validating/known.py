@@ -1,9 +1,8 @@
-"""Whether what the answers run exists: their commands and options, looked up in the grammars, for a sample."""
+"""Whether what the answers run exists: their commands, subcommands and options, looked up for a sample."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +10,13 @@ from pathlib import Path
 
 import yaml
 
-from stages.common.files import read_json
-from stages.common.grammar import Grammar, build_grammar
-from stages.common.lines import COMMAND, FLAGS, OPTION, Word, annotate
+from stages.common.grammar import Grammar, build_grammar, read_grammars, system_of
+from stages.common.lines import COMMAND, FLAGS, OPERATOR, OPTION, SUBCOMMAND, VALUE, Word, annotate
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
 _TABLES = Path("data/grammar")
 _SAMPLING = Path("data/sampling.yaml")
-_GRAMMARS = ("posix", "hand", "powershell", "cmd")
 
 
 @dataclass
@@ -31,7 +28,7 @@ class Looked:
 
     @property
     def known_share(self) -> float:
-        """The share (0 to 1) of answers all of whose commands and options exist."""
+        """The share (0 to 1) of answers all of whose commands, subcommands and options exist."""
         return 1 - len(self.unknown) / max(self.answers, 1)
 
     @property
@@ -40,9 +37,9 @@ class Looked:
         return Counter(word for _, word in self.unknown)
 
 
-def read_grammars() -> Mapping[str, Grammar]:
+def grammars_by_system() -> Mapping[str, Grammar]:
     """System (posix, powershell, cmd) -> its grammar; the POSIX shells have the same."""
-    tables = {name: read_json(_TABLES / f"{name}.json") for name in _GRAMMARS}
+    tables = read_grammars(_TABLES)
     wrappers = frozenset(yaml.safe_load(_SAMPLING.read_text(encoding="utf-8"))["wrappers"])
     shells = {"posix": "bash", "powershell": "powershell", "cmd": "cmd"}
     return {system: build_grammar(shell, tables, wrappers) for system, shell in shells.items()}
@@ -54,7 +51,7 @@ def look_up(rows: Sequence[Row], grammars: Mapping[str, Grammar], seed: int) -> 
     sample = random.Random(f"{seed}:known").sample(written, min(limits().known_sample, len(written)))
     looked = Looked(answers=len(sample))
     for row in sample:
-        system = row.shell if row.shell in grammars else "posix"
+        system = system_of(row.shell)
         unknown = next(unknown_words(row.after, system, grammars[system]), None)
         if unknown is not None:
             looked.unknown.append((row, unknown))
@@ -71,7 +68,12 @@ def check_known(looked: Looked) -> list[Finding]:
 
 
 def unknown_words(line: str, system: str, grammar: Grammar) -> Iterator[str]:
-    """The commands and options of a line that are in no grammar nor in the table of what is known besides."""
+    """The commands, subcommands and options of a line that are in no grammar nor in the table of what else exists.
+
+    A value counts as an unknown subcommand where one can stand, unless the tool also takes free words there;
+    behind an option it may be the option's.
+    """
+    before = OPERATOR
     for word in annotate(line, grammar):
         if word.role == COMMAND and not word.nodes:
             if not limits().known_commands[system].fullmatch(word.text):
@@ -80,13 +82,21 @@ def unknown_words(line: str, system: str, grammar: Grammar) -> Iterator[str]:
             besides = limits().known_options.get(word.tool)
             if not _is_known(word, grammar) and not (besides and besides.fullmatch(word.text)):
                 yield f"{word.tool} {word.text}"
+        elif word.role == VALUE and before in (COMMAND, SUBCOMMAND) and _stands_for_a_subcommand(word):
+            yield f"{word.tool} {word.text}"
+        before = word.role
+
+
+def _stands_for_a_subcommand(word: Word) -> bool:
+    """Whether nothing else can stand where this word stands."""
+    return bool(word.nodes and word.nodes[-1].subcommands) and word.tool not in limits().known_free_words
 
 
 def _is_known(option: Word, grammar: Grammar) -> bool:
     """Whether the tool or its subcommand has this option, or every letter of a cluster."""
     if option.role == OPTION:
         name = option.text.partition(grammar.value_separator(option.text))[0]
-        return not re.sub("-", "", name) or any(node.option(name, fold=grammar.fold) for node in option.nodes)
+        return not name.strip("-") or any(node.option(name, fold=grammar.fold) for node in option.nodes)
     return all(
         letter.isdigit() or any(node.option(f"-{letter}", fold=False) for node in option.nodes)
         for letter in option.text[1:]

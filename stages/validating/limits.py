@@ -81,6 +81,8 @@ class Limits:
     """System -> commands that exist though no grammar has them."""
     known_options: Mapping[str, re.Pattern[str]]
     """Tool -> the same for its options."""
+    known_free_words: frozenset[str]
+    """Tools that take subcommands or other words in the same place."""
 
 
 @cache
@@ -109,6 +111,7 @@ def limits() -> Limits:
         known_sample=content["known"]["sample"],
         known_commands={system: _any_of(shapes) for system, shapes in content["known"]["commands"].items()},
         known_options={tool: _any_of(shapes) for tool, shapes in content["known"]["options"].items()},
+        known_free_words=frozenset(content["known"]["free_words"]),
         syntax_allow={shell: _any_of(shapes) for shell, shapes in content["syntax_allow"].items()},
     )
 
