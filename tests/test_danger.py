@@ -15,6 +15,7 @@ ADDED = [
     ("bash", "git psuh origin main", "git push -f origin main", ["force: -f"]),
     ("bash", "git reset --soft HEAD~1", "git reset --hard HEAD~1", ["force: --hard"]),
     ("bash", "git branch -d topic", "git branch -D topic", ["delete: -D"]),
+    ("bash", "sudo -u me rm build", "sudo -u me rm -f build", ["force: -f"]),
     ("bash", "rm build", "rm -rf build", ["recursive: -rf", "force: -rf"]),
     ("bash", "rm -f build", "rm -rf build", ["recursive: -rf"]),
     ("tcsh", "ls build", "rm build", ["remove: rm"]),
@@ -96,6 +97,9 @@ def test_simple_commands_look_behind_prefixes_and_operators():
         ["make", "-j2"],
         ["sh", "-c", "'ls -l'"],
     ]
+    assert simple_commands("sudo -u me ls -l")[2:] == [["me", "ls", "-l"], ["ls", "-l"]]
+    assert simple_commands("if ! git pull; then xargs -n1 rm; fi")[-3:] == [["-n1", "rm"], ["rm"], ["fi"]]
+    assert simple_commands("sudo -u me nice -n 10 make")[-1] == ["make"]
     assert quoted_lines("cd 'src' && sh -c 'ls -l'") == ["ls -l"]
 
 

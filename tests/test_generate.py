@@ -21,7 +21,7 @@ from stages.generating.skeleton import group_key, mask, mistake
 from stages.generating.tables import read_tables, read_yaml
 
 TABLES = read_tables()
-WRAPPERS = frozenset(TABLES.sampling["wrappers"])
+WRAPPERS = TABLES.sampling["wrappers"]
 BASH = build_grammar("bash", TABLES.grammars, WRAPPERS)
 POWERSHELL = build_grammar("powershell", TABLES.grammars, WRAPPERS)
 CMD = build_grammar("cmd", TABLES.grammars, WRAPPERS)
@@ -201,6 +201,12 @@ def test_a_malformed_table_is_named(tmp_path):
         ("cat app.log | grep -i error > out.txt", "command value operator command option value operator value"),
         ("ls -la src && cd ..", "command flags value operator command value"),
         ("FOO=1 make", "value command"),
+        ("sudo -u postgres psql -l", "command option value command option"),
+        ("xargs -n 1 git add", "command option value command subcommand"),
+        ("xargs -0 rm", "command value command"),
+        ("sudo -- git push", "command option command subcommand"),
+        ("while true; do git pull; done", "command command operator command command subcommand operator command"),
+        ("if ! git pull", "command command command subcommand"),
     ],
 )
 def test_words_of_a_line_have_roles(line, roles):

@@ -13,7 +13,7 @@ from stages.generating.slips import Slips
 from stages.generating.tables import read_tables
 
 TABLES = read_tables()
-WRAPPERS = frozenset(TABLES.sampling["wrappers"])
+WRAPPERS = TABLES.sampling["wrappers"]
 GRAMMARS = {
     shell: build_grammar(shell, TABLES.grammars, WRAPPERS) for shell in ("bash", "fish", "powershell", "cmd")
 }

@@ -73,19 +73,19 @@ def annotate(line: str, grammar: Grammar) -> list[Word]:
         elif value_next:
             words.append(Word(text, start, end, VALUE, nodes))
             value_next = False
-        elif at_command:
+        elif at_command and not (nodes and (grammar.is_option(text) or text.startswith("-"))):
             if _ASSIGNMENT.match(text):
                 words.append(Word(text, start, end, VALUE))
                 continue
             node = grammar.command(text)
             nodes = (node,) if node else ()
             words.append(Word(text, start, end, COMMAND, nodes))
-            at_command = node is not None and node.name in grammar.wrappers
+            at_command, options_ended = text in grammar.wrappers, False
         elif grammar.is_option(text) and not options_ended:
             role, value_next = _option_role(text, nodes, grammar)
             words.append(Word(text, start, end, role, nodes))
             options_ended = text == "--"
-            at_command = False if value_next else _still_wrapped(nodes, grammar)
+            at_command = _still_wrapped(nodes, grammar)
         else:
             child = nodes[-1].subcommand(text, fold=grammar.fold) if nodes else None
             words.append(Word(text, start, end, SUBCOMMAND if child else VALUE, nodes))

@@ -17,9 +17,10 @@ _WORD = re.compile(
 _SEPARATORS = frozenset(["&&", "||", "|", "|&", ";", "&", "$(", "(", ")", "`", "{", "}"])
 _RUN_AS = frozenset(["sudo", "doas", "pkexec", "gsudo", "env"])
 _RUN = frozenset(["time", "nohup", "nice", "exec", "command", "builtin", "xargs", "watch"])
-_KEYWORDS = frozenset(["do", "then", "else"])
+_KEYWORDS = frozenset(["if", "elif", "then", "else", "while", "until", "do", "!", "not", "and", "or", "begin"])
 _PREFIXES = _RUN_AS | _RUN | _KEYWORDS
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_MAY_TAKE_A_VALUE = re.compile(r"-[A-Za-z]|--[a-z-]+")
 _QUOTED_WHOLE = re.compile(rf"{_QUOTED}")
 
 
@@ -37,7 +38,9 @@ def simple_commands(command: str) -> list[list[str]]:
     """The simple commands of a line, each a list of words that starts with a command word.
 
     A prefix such as `sudo` starts one, and so does the word after it: `sudo apt update` gives
-    `[sudo, apt, update]` and `[apt, update]`. Assignments before a command word are left out.
+    `[sudo, apt, update]` and `[apt, update]`. Behind a prefix's option may stand its value or a command, which
+    nothing here can tell: `sudo -u me ls` gives `[me, ls]` and `[ls]` too. Assignments before a command word are
+    left out.
     """
     found: list[list[str]] = []
     current: list[str] = []
@@ -48,11 +51,20 @@ def simple_commands(command: str) -> list[list[str]]:
             while len(current) > 1 and _ASSIGNMENT.match(current[0]):
                 current = current[1:]
             found.append(current)
-            while len(current) > 1 and current[0].lower() in _PREFIXES:
+            while len(current) > 1 and _leads(current[0]):
+                value_may_follow = _MAY_TAKE_A_VALUE.fullmatch(current[0])
                 current = current[1:]
                 found.append(current)
+                if value_may_follow and len(current) > 1 and not _leads(current[0]):
+                    current = current[1:]
+                    found.append(current)
             current = []
     return found
+
+
+def _leads(word: str) -> bool:
+    """Whether a command may follow: a prefix, or what only a prefix has before its command."""
+    return word.lower() in _PREFIXES or word.startswith("-") or bool(_ASSIGNMENT.match(word))
 
 
 def quoted_lines(command: str) -> list[str]:

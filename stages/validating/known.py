@@ -40,7 +40,7 @@ class Looked:
 def grammars_by_system() -> Mapping[str, Grammar]:
     """System (posix, powershell, cmd) -> its grammar; the POSIX shells have the same."""
     tables = read_grammars(_TABLES)
-    wrappers = frozenset(yaml.safe_load(_SAMPLING.read_text(encoding="utf-8"))["wrappers"])
+    wrappers = yaml.safe_load(_SAMPLING.read_text(encoding="utf-8"))["wrappers"]
     shells = {"posix": "bash", "powershell": "powershell", "cmd": "cmd"}
     return {system: build_grammar(shell, tables, wrappers) for system, shell in shells.items()}
 
