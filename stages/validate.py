@@ -38,6 +38,7 @@ from stages.validating import card
 from stages.validating.collection import (
     check_shares,
     check_size,
+    exact_match_ceiling,
     find_contradictions,
     find_duplicates,
     find_golden,
@@ -138,7 +139,8 @@ def main() -> None:
     write_splits(splits)
     tallies = {name: Tally(split) for name, split in splits.items()}
     write_card(splits, tallies, looked, params, seed())
-    write_json(DATA_METRICS, figures(tallies, params.heldout_tools, looked.known_share))
+    ceiling = exact_match_ceiling(splits["test"], rows)
+    write_json(DATA_METRICS, figures(tallies, params.heldout_tools, looked.known_share, ceiling))
 
 
 if __name__ == "__main__":

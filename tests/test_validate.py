@@ -11,7 +11,13 @@ import pytest
 import yaml
 
 from stages.common.chat import system_prompt
-from stages.validating.collection import check_shares, check_size, find_contradictions, find_duplicates
+from stages.validating.collection import (
+    check_shares,
+    check_size,
+    exact_match_ceiling,
+    find_contradictions,
+    find_duplicates,
+)
 from stages.validating.judging import read_and_judge
 from stages.validating.limits import limits
 from stages.validating.report import WORST_FIRST
@@ -181,6 +187,15 @@ def test_contradictions_are_found_within_a_shell_with_blanks_counted_once():
     assert [finding.line for finding in find_contradictions(rows)] == [1, 3]
 
 
+def test_the_ceiling_of_exact_match_counts_what_the_rows_contradict_but_not_what_they_accept():
+    train = rows_of(*[content(after="git pull") for _ in range(2)])
+    test = rows_of(content(), content("zsh"))
+    assert exact_match_ceiling(test, test) == 1
+    assert exact_match_ceiling(test, [*train, *test]) == 0.5
+    test[0].meta["accept"] = ["git pull"]
+    assert exact_match_ceiling(test, [*train, *test]) == 1
+
+
 def test_shares_may_be_off_by_half_a_point_and_no_more():
     rows = rows_of(*[content()] * 504, *[content("zsh")] * 496)
     assert not list(check_shares(Path("x"), rows, {"shell": {"bash": 0.5, "zsh": 0.5}}))
@@ -254,6 +269,7 @@ def test_the_stage_writes_four_splits_and_their_figures_the_same_each_time(proje
     ]
     figures = json.loads(first["metrics/data.json"])
     assert figures["rows"] == 200
+    assert figures["exact_match_ceiling"] == 1
     assert figures["splits"]["heldout"]["rows"] == 8
     assert figures["splits"]["test"]["rows"] == figures["splits"]["valid"]["rows"] == 10
     assert figures["shell_share"] == {"bash": 0.5, "zsh": 0.5}

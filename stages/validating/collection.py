@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stages.common.golden import golden_inputs
@@ -32,6 +32,19 @@ def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
         for row in same:
             other = next(other for other in same if other.after != row.after)
             yield row.finding("contradiction", f"{other.file}:{other.line} answers {other.after!r}")
+
+
+def exact_match_ceiling(test: Sequence[Row], rows: Iterable[Row]) -> float:
+    """The share (0 to 1) of test rows that somebody who knew all rows could answer.
+
+    He gives each question (the typed line and what tools said of it) the answer that most of its rows have.
+    """
+    answers: dict[tuple[object, ...], Counter[str]] = {(row.asked, row.results): Counter() for row in test}
+    for row in rows:
+        if (question := (row.asked, row.results)) in answers:
+            answers[question][row.after] += 1
+    best = {question: counts.most_common(1)[0][0] for question, counts in answers.items()}
+    return sum(best[row.asked, row.results] in row.answers for row in test) / max(len(test), 1)
 
 
 def find_golden(rows: Sequence[Row]) -> Iterator[Finding]:

@@ -48,8 +48,13 @@ def report(findings: Sequence[Finding]) -> None:
     )
 
 
-def figures(tallies: Mapping[str, Tally], heldout_tools: Sequence[str], known_share: float) -> dict[str, Any]:
-    """What `metrics/data.json` holds, out of the splits' tallies: counts, shares (0 to 1), characters."""
+def figures(
+    tallies: Mapping[str, Tally], heldout_tools: Sequence[str], known_share: float, ceiling: float
+) -> dict[str, Any]:
+    """What `metrics/data.json` holds, out of the splits' tallies: counts, shares (0 to 1), characters.
+
+    `ceiling`: the highest exact match that the test split admits.
+    """
     everything = sum(tallies.values(), Tally(()))
     lengths = sorted(everything.lengths.elements())
     return {
@@ -58,6 +63,7 @@ def figures(tallies: Mapping[str, Tally], heldout_tools: Sequence[str], known_sh
         "tools": len(everything.of("tool")),
         "heldout_tools": len(heldout_tools),
         "known_share": round(known_share, 5),
+        "exact_match_ceiling": round(ceiling, 5),
         "chars_mean": round(statistics.fmean(lengths), 2),
         "chars_p95": lengths[math.ceil(0.95 * len(lengths)) - 1],
         "chars_max": lengths[-1],
