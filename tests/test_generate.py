@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -16,6 +17,7 @@ from stages.common.errors import PipelineError
 from stages.common.grammar import build_grammar
 from stages.common.lines import annotate
 from stages.generate import generate, quotas
+from stages.generating.commands import Everyday, Slots
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS
 from stages.generating.skeleton import group_key, mask, mistake
 from stages.generating.tables import read_tables, read_yaml
@@ -211,6 +213,15 @@ def test_a_malformed_table_is_named(tmp_path):
 )
 def test_words_of_a_line_have_roles(line, roles):
     assert " ".join(word.role for word in annotate(line, BASH)) == roles
+
+
+def test_a_template_can_be_made_rare():
+    lines = Everyday.alike(["rm {file}", "ls"], Slots({"file": ["a"]})).scaled(
+        lambda line: 0.01 if "rm" in line else 1
+    )
+    drawn = Counter(lines.draw(Random(number)).line for number in range(2000))
+    assert drawn["ls"] > 1900
+    assert 0 < drawn["rm a"] < 60
 
 
 def test_powershell_ignores_case_and_keeps_script_blocks_whole():

@@ -109,6 +109,10 @@ class Everyday:
         """The templates that fit, in the proportions they have."""
         return Everyday({line: weight for line, weight in self._weights.items() if fits(line)}, self._slots)
 
+    def scaled(self, factor: Callable[[str], float]) -> Everyday:
+        """The same templates, each as often as before times its factor."""
+        return Everyday({line: weight * factor(line) for line, weight in self._weights.items()}, self._slots)
+
     def draw(self, rng: Random) -> Draw:
         """One line."""
         template = self._templates.draw(rng)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from stages.common.config import DataParams
+from stages.common.danger import danger_table, find_dangers
 from stages.common.grammar import Grammar, system_of
 from stages.common.lines import OPTION, SUBCOMMAND, annotate
 from stages.generating.commands import Draw, Everyday, FromGrammar, Slots, is_chained
@@ -76,12 +77,16 @@ class CorrectLines:
             for tool, of_tool in shares.items()
         }
         brevity = tables.sampling["brevity_chars"]
+        dangers, rarely = danger_table(grammar.shell), tables.sampling["danger_share"]
+
+        def caution(line: str) -> float:
+            return rarely if find_dangers(dangers, line) else 1.0
 
         def everyday(lines: Mapping[str, Sequence[str]]) -> Everyday:
             return Everyday.by_tool(lines, weights, shares, slots, brevity)
 
         ours = {tool: lines for tool, lines in templates.items() if not self.is_heldout(tool)}
-        self._everyday = everyday(ours)
+        self._everyday = everyday(ours).scaled(caution)
         self._heldout = everyday({tool: lines for tool, lines in templates.items() if self.is_heldout(tool)})
         single = {tool: [line for line in lines if not is_chained(line)] for tool, lines in ours.items()}
         self._from_grammar = FromGrammar(
@@ -100,7 +105,7 @@ class CorrectLines:
         self._known_paths = Everyday.alike(tables.known_paths[system]["lines"], known)
         values = Slots({key: tables.sampling[key] for key in ("name", "own", "word", "capital")})
         self._project = Everyday.alike(tables.sampling["project"][system], values)
-        self._chained = Everyday.alike(chained_lines(tables, grammar.shell), slots, brevity)
+        self._chained = Everyday.alike(chained_lines(tables, grammar.shell), slots, brevity).scaled(caution)
         self._denied = Everyday.alike(tables.slips["permission"]["lines"], slots)
         self._fitting: dict[tuple[str, str], Everyday] = {}
 
