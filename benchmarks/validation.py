@@ -5,10 +5,10 @@ Run by hand from the repository's root, after `python -m stages.generate`, with 
     pip install pandas==3.1.1 pandera==0.35.0
     python -m benchmarks.validation [--rows N] [--rounds N]
 
-Both read the same file and hold every row to the rules of schema, null, leftovers, private data, danger,
-invention and syntax, and the rows together to those of duplicates and contradictions. What is a pattern is
-a vectorized check there; danger, invention and syntax are the same functions, called for each row. In
-turns; prints a table and JSON.
+Both read the same file and hold every row to the rules of schema, metadata, null, leftovers, private data, danger,
+invention and syntax, and the rows together to those of duplicates, contradictions and golden cases. What is a
+pattern or a comparison is a vectorized check there; danger, invention, syntax and whether the tool is one of the
+answer's are the same functions, called for each row. In turns; prints a table and JSON.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import islice
@@ -27,12 +28,15 @@ from stages.common.chat import SHELLS, system_prompt
 from stages.common.cli import run_stage
 from stages.common.config import data_params
 from stages.common.errors import PipelineError
+from stages.common.golden import golden_inputs
 from stages.common.paths import GENERATED
 from stages.validate import read_and_check
 from stages.validating import rules
 from stages.validating.limits import limits
 from stages.validating.rows import Row
 
+META = ["shell", "family", "kind", "tool", "source", "group"]
+SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
 CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]"
 
 
@@ -55,7 +59,12 @@ def with_pandera(file: Path) -> int:
     shapes = [*limits().leftovers.shapes.values(), *limits().private.shapes.values()]
 
     def clean(texts: pd.Series) -> pd.Series:
-        good = ~texts.str.contains(CONTROL, regex=True)
+        good = ~texts.str.contains(CONTROL, regex=True) & (texts == texts.str.normalize("NFC"))
+        good &= texts == texts.str.strip()
+        beyond = texts[~texts.str.isascii()]
+        good[beyond.index] &= beyond.map(lambda text: SYMBOLS.isdisjoint(map(unicodedata.category, text))).astype(
+            bool
+        )
         for shape in shapes:
             suspect = texts.str.contains(shape.pattern.pattern, regex=True)
             good &= ~suspect | texts.where(suspect, "").map(lambda text, shape=shape: shape.find(text) is None)
@@ -63,32 +72,45 @@ def with_pandera(file: Path) -> int:
 
     def by_row(rule: Callable) -> Callable:
         def check(frame: pd.DataFrame) -> pd.Series:
-            columns = (frame[name] for name in ("shell", "before", "after", "family"))
+            columns = (frame[name] for name in ("shell", "before", "after"))
             found = [
-                not any(rule(Row(file, 0, "", {"family": family}, shell, before, after), 0))
-                for shell, before, after, family in zip(*columns, strict=True)
+                not any(rule(Row(file, 0, "", said, shell, before, after), 0))
+                for said, shell, before, after in zip(frame[META].to_dict("records"), *columns, strict=True)
             ]
             return pd.Series(found, index=frame.index)
 
         return check
 
+    golden = {"\n".join(question) for question in golden_inputs()}
+
+    def asked(frame: pd.DataFrame) -> pd.Series:
+        return frame["before"].str.split().str.join(" ")
+
     def null(frame: pd.DataFrame) -> pd.Series:
         return (frame["family"] == limits().unchanged_family) == (frame["before"] == frame["after"])
 
-    text = [pa.Check(clean), pa.Check.str_length(1, data_params().max_chars)]
+    def clean_as_typed(frame: pd.DataFrame) -> pd.Series:
+        # a typo may hide the command that allows a shape, so what the answer keeps is no fault of the typed line
+        good = clean(frame["before"])
+        good[~good] = by_row(rules.ROW_RULES["leftover"])(frame[~good])
+        return good
+
+    length = pa.Check.str_length(1, data_params().max_chars)
     schema = pa.DataFrameSchema(
         {
             "system": pa.Column(str, pa.Check.isin([system_prompt(shell) for shell in SHELLS])),
-            "before": pa.Column(str, text),
-            "after": pa.Column(str, text),
+            "before": pa.Column(str, length),
+            "after": pa.Column(str, [pa.Check(clean), length]),
             "shell": pa.Column(str, pa.Check.isin(SHELLS)),
             "family": pa.Column(str, pa.Check.isin(sorted(limits().families))),
             "kind": pa.Column(str, pa.Check.isin(sorted(limits().kinds))),
-            **{name: pa.Column(str, pa.Check.str_length(1)) for name in ("tool", "source", "group")},
+            **{name: pa.Column(str, pa.Check.str_length(min_value=1)) for name in ("tool", "source", "group")},
         },
         checks=[
             pa.Check(null),
-            *(pa.Check(by_row(rule)) for rule in (rules.danger, rules.invented, rules.syntax)),
+            pa.Check(clean_as_typed),
+            *(pa.Check(by_row(rule)) for rule in (rules.danger, rules.invented, rules.syntax, rules.meta)),
+            pa.Check(lambda frame: ~(frame["shell"] + "\n" + asked(frame)).isin(golden)),
         ],
         unique=["shell", "before", "after"],
     )
@@ -97,8 +119,7 @@ def with_pandera(file: Path) -> int:
         schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
         found = len(error.failure_cases)
-    asked = frame["before"].str.split().str.join(" ")
-    answers = frame["after"].groupby([frame["shell"], asked])
+    answers = frame["after"].groupby([frame["shell"], asked(frame)])
     return found + int((answers.nunique() > 1).sum())
 
 
