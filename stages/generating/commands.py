@@ -18,6 +18,7 @@ from stages.common.grammar import Argument, Grammar, Node, Option
 
 _SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _CHAINED = re.compile(r"[|;&<>{(](?![a-z])")
+_HAS_OPTION = re.compile(r" [-/][A-Za-z-]")
 _SLOT_CHARS = 8  # of a slot's value, about
 
 
@@ -169,6 +170,7 @@ class FromGrammar:
         self._singles = singles
         self._extended = frozenset(table["extended_sources"])
         self._common = frozenset(table["common_options"])
+        self._never = frozenset(table["never_drawn"])
         self._options_after: dict[str, Weighted] = {}
 
     def draw(self, rng: Random) -> Draw | None:
@@ -203,8 +205,8 @@ class FromGrammar:
             return None
         draw = self._singles[tool].draw(rng)
         spelling = usable.draw(rng)
-        if spelling in self._common or f" {spelling} " in f"{draw.line} ":
-            return None
+        if spelling in self._common or _HAS_OPTION.search(draw.line):
+            return None  # two that exclude each other would look right
         words = [draw.line, spelling]
         if node.options[spelling].takes_value:
             words.append(self._value(node.options[spelling], rng))
@@ -240,6 +242,8 @@ class FromGrammar:
 
     def _is_usable(self, spelling: str, option: Option) -> bool:
         if option.dangerous or option.optional_value or not self._plain_option.fullmatch(spelling):
+            return False
+        if not self._never.isdisjoint(option.spellings):
             return False
         if option.choices:
             return all(re.fullmatch(r"[\w.:-]+", choice) for choice in option.choices)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from stages.common.grammar import system_of
 from stages.generating.mistakes import Typist
 from stages.generating.tables import SECTIONS
 
@@ -44,7 +45,9 @@ class Requests:
         typist: Typist,
     ) -> None:
         """`style`: what people put around a request (`requests` of data/sampling.yaml)."""
-        self._slots, self._style, self._typist = slots, style, typist
+        own = style["slots"].get(system_of(shell), {})
+        self._slots = {**slots, **{name: slots[other] for name, other in own.items()}}
+        self._style, self._typist = style, typist
         self._imperative = re.compile(rf"(?:{'|'.join(style['verbs'])})\b")
         self._intents = [
             _Intent(tuple(entry["ask"]), answer, tuple(_of_shell(entry.get("accept", {}), shell) or ()))

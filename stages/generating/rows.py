@@ -92,7 +92,11 @@ class ShellGenerator:
         )
         protected = frozenset(tables.mistakes["protected"])
         self._wrong_options = WrongOptions(
-            grammar, synonym_table(tables, grammar), tables.mistakes["real_flags"], protected
+            grammar,
+            synonym_table(tables, grammar),
+            tables.mistakes["real_flags"],
+            protected,
+            frozenset(tables.mistakes["only_slashes"]),
         )
         self._slips = Slips(tables.slips, grammar)
         self._requests = Requests(tables.requests, self._shell, tables.slots, tables.sampling["requests"], typist)

@@ -19,6 +19,7 @@ from stages.common.lines import COMMAND, OPERATOR, SUBCOMMAND, VALUE, Word
 
 PERMISSION = "permission"
 _QUOTED = re.compile(r"""(?<![\w"'])(["'])([^"'`$]+)\1(?![\w"'])""")
+_BARE_WORD = re.compile(r" [^-|&>;<]")
 _LAYOUT_CHARS = 40
 _OF_STRUCTURE = ("doubled_word", "unclosed_quote", "word_order")
 """Slips that hang on what words there are in a line, not on its values."""
@@ -130,9 +131,13 @@ class Slips:
         if len(found) != 1 or found[0][2] != found[0][2].strip():
             return None  # beside a quoted blank a missing quote would show as a double space
         [quoted] = found
+        if " " in quoted[2] and _BARE_WORD.match(line, quoted.end()):
+            return None  # where the quoted text ends, nobody could tell
         mark = quoted[1]
-        other = "'" if mark == '"' else '"'
-        first, last = rng.choice([(mark, ""), (mark, ""), ("", mark), (mark, other), (other, mark)])
+        ways = [(mark, ""), (mark, ""), ("", mark)]
+        if mark == '"':  # of two different quotes the double one is taken for the right one
+            ways += [('"', "'"), ("'", '"')]
+        first, last = rng.choice(ways)
         return Slip(f"{line[: quoted.start()]}{first}{quoted[2]}{last}{line[quoted.end() :]}", f"{first}…{last}")
 
     def _word_order(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:

@@ -42,6 +42,7 @@ class Typos:
         self._typist = typist
         self._tie_ratio = table["tie_ratio"]
         self._protected = frozenset(table["protected"])
+        self._aliases = {tool: frozenset(names) for tool, names in table["aliases"].items()}
         self._commands = commands
         self._components = components
         self._popularity = popularity
@@ -107,6 +108,8 @@ class Typos:
             return None
         wrong = self._typist.mistype(right, kind, rng)
         if wrong is None or not wrong[0].isalnum() or not candidates.means(wrong, right, self._tie_ratio):
+            return None
+        if word.role == SUBCOMMAND and wrong in self._aliases.get(word.tool, ()):
             return None
         if word.role == OPTION and right.lower().startswith(wrong.lower()):
             return None  # many tools take the beginning of an option for the option

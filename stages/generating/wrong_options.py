@@ -24,14 +24,17 @@ class WrongOptions:
         synonyms: Mapping[str, Mapping[str, str]],
         real_flags: Mapping[str, str],
         protected: frozenset[str],
+        only_slashes: frozenset[str],
     ) -> None:
         """`synonyms`: command with subcommands -> {what is typed: what is right}.
 
-        `real_flags`: command -> letters that are flags of it though its grammar lacks them.
+        `real_flags`: command -> letters that are flags of it though its grammar lacks them. `only_slashes`: the
+        commands of cmd that refuse an option with a dash.
         """
         self._grammar = grammar
         self._protected = protected
         self._real_flags = real_flags
+        self._only_slashes = only_slashes
         self._wrong: dict[tuple[str, str], list[str]] = {}
         for place, pairs in synonyms.items():
             for wrong, right in pairs.items():
@@ -92,9 +95,9 @@ class WrongOptions:
         return rng.choice(found) if found else None
 
     def _case(self, word: Word, name: str, rng: Random) -> str | None:
-        """`-xzf` as `-XZF`, `--amend` as `--Amend` or `--AMEND`; not where case does not matter."""
-        if name.startswith("--") and len(name) > 4:
-            return name.upper() if rng.random() < 0.4 else "--" + name[2:].capitalize()
+        """`-xzf` as `-XZF`, `--noEmit` as `--noemit`; not where case does not matter."""
+        if name.startswith("--"):
+            return name.lower()
         if self._grammar.fold and word.nodes[0].source in ("cmd", "psscriptanalyzer"):
             return None
         if not re.fullmatch(r"-[A-Za-z]+", name) or not self._all_flags_valid(name[1:], word.nodes):
@@ -125,7 +128,7 @@ class WrongOptions:
         """A dash for the slash of cmd (`dir -s`), a slash for the dash of PowerShell (`ls /Recurse`)."""
         source = word.nodes[0].source
         if source == "cmd" and re.fullmatch(r"/[A-Za-z?]+", name):
-            return "-" + name[1:]
+            return "-" + name[1:] if word.nodes[0].name.lower() in self._only_slashes else None
         if source == "psscriptanalyzer" and re.fullmatch(r"-[A-Za-z]{3,}", name):
             return "/" + name[1:]
         return None
