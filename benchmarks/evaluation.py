@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.common.cli import run_stage
-from stages.common.config import evaluate_params, model_paths, seed
+from stages.common.config import evaluate_params, model_paths, seed, task
 from stages.common.files import read_json
 from stages.common.llama_cpp import llama_cpp_environment, tool
 from stages.common.paths import CACHE, TEST
@@ -78,7 +78,7 @@ def main() -> None:
     params = evaluate_params()
     paths = model_paths()
     model = paths.quants / next(iter(read_json(paths.quants / "quants.json").values()))
-    cases = read_cases(TEST, wanted.cases, seed())
+    cases = read_cases(TEST, wanted.cases, seed(), task())
     sample = random.Random(seed()).sample(cases, min(wanted.sample, len(cases)))
     completion = tool("llama-completion")
     log = CACHE / "logs/benchmark-llama-server.log"

@@ -16,7 +16,7 @@ from stages.common import config
 from stages.common.cli import run_stage
 from stages.common.downloads import pip_download
 from stages.common.errors import PipelineError
-from stages.common.files import replace_directory
+from stages.common.files import replace_directory, save_weights
 from stages.common.paths import CHAT_TEMPLATE, USAGE, base_of
 from stages.common.tokenizers import SPECIAL_TOKENS, pre_tokenizer, train_bpe
 
@@ -111,8 +111,6 @@ def save_model(model, out: Path) -> None:
 
     `save_pretrained` refuses a model that came from a GGUF (transformers 5.23).
     """
-    from safetensors.torch import save_file
-
     settings = model.config.to_dict()
     for key in ("_name_or_path", "quantization_config"):
         settings.pop(key, None)
@@ -122,7 +120,7 @@ def save_model(model, out: Path) -> None:
     if model.config.tie_word_embeddings:
         del weights["lm_head.weight"]
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    save_weights(weights, out / "model.safetensors")
 
 
 def set_chat_template(out: Path, template: str) -> None:

@@ -24,6 +24,8 @@ from stages.common.files import read_json, replace_file, sha256_file, write_json
 Verdict = Literal["green", "red", "none", "incomparable"]
 Figures = dict[str, Any]
 _SOURCES = ("eval", "fidelity")
+_COMPARED = ("exact_match", "perplexity")
+"""The figure of each source that is compared with the baseline's."""
 _Z_95 = 1.96
 
 
@@ -143,8 +145,8 @@ def overall(gates: list[Gate]) -> Verdict:
 def baseline_figures(revision: str, quant: str, sources: list[Path]) -> Baseline:
     """What the metrics files held at `revision`, by `dvc metrics diff`.
 
-    dvc exits with 0 whatever it finds, but for an unknown revision; a file that was not there then has no old
-    figures, and figures that did not change are given only with `--all`.
+    dvc exits with 0 whatever it finds, but for an unknown revision, also where a file there is broken; a file that
+    was not there then has no old figures, and figures that did not change are given only with `--all`.
     """
     argv = ["dvc", "metrics", "diff", revision, "--all", "--json", "--targets", *map(str, sources)]
     try:
@@ -159,7 +161,16 @@ def baseline_figures(revision: str, quant: str, sources: list[Path]) -> Baseline
         for name, change in changes.items():
             if name.startswith(f"{quant}.") and change.get("old") is not None:
                 figures[name.removeprefix(f"{quant}.")] = change["old"]
+    for source, figure in zip(sources, _COMPARED, strict=True):
+        if finite(figures.get(figure)) is None and _is_in(revision, source):
+            return Baseline(revision, figures, f"{source} has no readable {quant}.{figure} there")
     return Baseline(revision, figures)
+
+
+def _is_in(revision: str, file: Path) -> bool:
+    """Whether git has the file at the revision."""
+    done = subprocess.run(["git", "cat-file", "-e", f"{revision}:./{file.as_posix()}"], capture_output=True)
+    return done.returncode == 0
 
 
 def table(record: dict[str, Any]) -> str:
@@ -201,13 +212,17 @@ def main() -> None:
 
 def check() -> None:
     """Pass judgement on what is recorded: return on green, exit 1 on red, 2 where it cannot be told."""
-    path = config.model_paths().metrics / "gate.json"
     try:
+        path = config.model_paths().metrics / "gate.json"
         record = read_json(path)
+        judged = record["judged"]
     except PipelineError as error:
         print(f"gate: error: {error}", file=sys.stderr)
         sys.exit(2)
-    for source, digest in record["judged"].items():
+    except (KeyError, TypeError):
+        print(f"gate: error: {path} is no verdict; run `dvc repro`", file=sys.stderr)
+        sys.exit(2)
+    for source, digest in judged.items():
         if not Path(source).is_file() or sha256_file(Path(source)) != digest:
             print(f"gate: {path} is not about the {source} on disk; run `dvc repro`", file=sys.stderr)
             sys.exit(2)

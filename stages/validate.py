@@ -125,14 +125,18 @@ def main() -> None:
     if files := sys.argv[1:]:
         paths = [Path(file) for file in files]
         rows, findings = read_and_check(paths, params)
+        findings += [*check_known(look_up(rows, grammars_by_system(), seed())), *check_with_shells(rows, seed())]
         findings += find_leaks(without_own(rows), kept_back(params.max_chars), params.heldout_tools)
         report(findings)
         print(f"{len(rows)} rows, nothing wrong")
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
     rows = [row for row in rows if row.file == GENERATED or row.task == task()]  # yours may be for both tasks
-    looked = look_up([row for row in rows if row.file == GENERATED], grammars_by_system(), seed())
-    findings += [*check_generated(rows, params, task()), *check_known(looked), *check_with_shells(rows, seed())]
+    grammars = grammars_by_system()
+    looked = look_up([row for row in rows if row.file == GENERATED], grammars, seed())
+    yours = look_up([row for row in rows if row.file != GENERATED], grammars, seed())
+    findings += [*check_generated(rows, params, task()), *check_with_shells(rows, seed())]
+    findings += [*check_known(looked), *check_known(yours)]
     report(findings)
     splits = split_rows(rows, seed(), params.heldout_tools)
     report(list(check_splits(GENERATED, splits)))

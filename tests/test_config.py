@@ -62,6 +62,16 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
         ("params.yaml", "bash: 0.35", "bsh: 0.35", config.data_params, "params.yaml: data.shells.bsh"),
         ("params.yaml", "slots: 8", "slots: 0", config.evaluate_params, "params.yaml: evaluate.slots:"),
         ("params.yaml", "gate:\n", "gate: [\n", config.gate_params, "params.yaml:"),
+        ("params.yaml", "rows: 150000", "rows: '150000'", config.data_params, "params.yaml: data.rows:"),
+        ("params.yaml", "slots: 8", "slots: true", config.evaluate_params, "params.yaml: evaluate.slots:"),
+        ("configs/135m.yaml", "\ngate:", "\ngate: 5\n_gate:", config.gate_params, "configs/135m.yaml: _gate"),
+        (
+            "configs/135m.yaml",
+            "_exact_match_min: 0.5",
+            "_exact_match_min: 5",
+            config.gate_params,
+            "configs/135m.yaml: gate.",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_file_and_key(

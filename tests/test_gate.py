@@ -145,6 +145,27 @@ def test_an_unknown_baseline_is_exit_status_2(project: Path) -> None:
     assert "no-such-branch" in checked.stderr
 
 
+@pytest.mark.parametrize(
+    "broken", ['{"Q4_K_M": {', '{"Q4_K_M": {"exact_match": null}}', '{"Q5_K_M": {"exact_match": 0.9}}']
+)
+def test_a_baseline_whose_figures_cannot_be_read_is_exit_status_2(project: Path, broken: str) -> None:
+    (project / "metrics/135m/correct/eval.json").write_text(broken)
+    subprocess.run(["git", "commit", "-qam", "broken"], check=True)
+    figures(project, {})
+    assert run().returncode == 0
+    checked = run("check")
+    assert checked.returncode == 2
+    assert "eval.json has no readable Q4_K_M.exact_match there" in checked.stderr
+
+
+def test_a_project_without_a_readable_size_or_verdict_is_exit_status_2(project: Path) -> None:
+    (project / "metrics/135m/correct/gate.json").write_text("{}")
+    assert run("check").returncode == 2
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("model_size: 135m", "model_size: 135n"))
+    assert run("check").returncode == 2
+
+
 def test_outside_git_the_comparison_cannot_be_made(project: Path) -> None:
     shutil.rmtree(project / ".git")
     assert run().returncode == 0

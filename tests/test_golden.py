@@ -1,4 +1,4 @@
-"""The golden cases: well formed, in the shells' shares, each answer safe, none of them in the training data."""
+"""The golden cases: well formed, in the shells' shares, each answer safe, each found where a row repeats it."""
 
 import json
 from collections import Counter

@@ -204,7 +204,7 @@ def kill_during(clone: Clone, stage: str) -> None:
         time.sleep(0.05)
     time.sleep(1.0)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, shown(log)
     assert f"Running stage '{stage}'" in shown(log), shown(log)
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def run_stage(stage: str, main: Callable[[], None]) -> None:
     try:
         with stage_lock(stage):
             main()
+    except BrokenProcessPool:
+        print(
+            f"{stage}: error: a process of this stage was killed; free some memory and run again", file=sys.stderr
+        )
+        sys.exit(1)
     except (PipelineError, OSError) as error:
         print(f"{stage}: error: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_status if isinstance(error, PipelineError) else 1)

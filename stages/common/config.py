@@ -33,7 +33,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Section(BaseModel):
     """A block of settings in which every key is known and nothing is converted silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
 class DataParams(Section):
@@ -112,7 +112,7 @@ class HubBase(Section):
 
 
 class RandomBase(Section):
-    """A random Qwen3-architecture model with a BPE tokenizer learnt from the train split."""
+    """A random Qwen3-architecture model with a BPE tokenizer learnt from data/usage.yaml."""
 
     kind: Literal["random"]
     seed: int
@@ -134,7 +134,7 @@ class TrainConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0)]
-    betas: tuple[float, float]
+    betas: Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists only
     clip_norm: Annotated[float, Field(gt=0)]
     epochs: Annotated[float, Field(gt=0)]
     max_examples: Positive | None
@@ -242,11 +242,11 @@ def gate_params() -> GateParams:
     """The limits, with what the size's own `gate` section sets otherwise."""
     path = _config_path()
     common = _top(PARAMS, set(_PARAMS_SECTIONS), "gate")
-    own = _read(path, _CONFIG_SECTIONS).get("gate") or {}
-    for key in own:
-        if key not in GateParams.model_fields:
-            raise PipelineError(f"{path}: gate.{key}: unknown key{_suggestion(key, GateParams.model_fields)}")
-    return _validate(PARAMS, "gate", GateParams, {**common, **own})
+    limits = _validate(PARAMS, "gate", GateParams, common)
+    own = _read(path, _CONFIG_SECTIONS).get("gate")
+    if own is None:
+        return limits
+    return _validate(path, "gate", GateParams, {**common, **own} if isinstance(own, dict) else own)
 
 
 def base_config() -> WheelBase | HubBase | RandomBase:

@@ -1,5 +1,6 @@
 """Packages from PyPI, through pip (so that its index, proxy and certificate settings hold), verified by sha256."""
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -24,11 +25,10 @@ def pip_download(package: str, version: str, sha256: str, *, source: bool = Fals
     """
     kept = CACHE / "downloads" / sha256
     if kept.is_dir():
-        [file] = kept.iterdir()
-        if sha256_file(file) == sha256:
-            return file
-        file.unlink()
-        kept.rmdir()
+        for file in kept.iterdir():
+            if sha256_file(file) == sha256:
+                return file
+        shutil.rmtree(kept)
     kept.parent.mkdir(parents=True, exist_ok=True)
     print(f"fetching {package} {version} from PyPI", flush=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as folder:

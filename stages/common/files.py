@@ -1,11 +1,12 @@
 """Files that are either whole or absent: everything is written beside its name, then renamed over it."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -123,3 +124,20 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise PipelineError(f"{path}:{number}: not a JSON object; one row is one object in braces")
             yield number, row
+
+
+def save_weights(weights: Mapping[str, Any], path: Path) -> None:
+    """Write tensors by name as safetensors, whose own error hides what is wrong with the disk.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(weights), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise

@@ -1,13 +1,12 @@
 """The adapter merged into its base in fp32, and the proof that the merged model still says the same."""
 
-import errno
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import PipelineError
+from stages.common.files import save_weights
 
 MERGED_TOLERANCE = 1e-2
 """Largest difference of a logit that merging in fp32 may make; 1e-4 was measured, an adapter left out makes 1 and
@@ -79,8 +78,6 @@ def save_f16(model: Any, base: Path, out: Path) -> None:
     `generation_config.json` stays behind, since its sampling settings would become the GGUF's defaults.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     out.mkdir(parents=True)
     for path in base.iterdir():
@@ -93,12 +90,7 @@ def save_f16(model: Any, base: Path, out: Path) -> None:
     if model.config.tie_word_embeddings:
         del weights["lm_head.weight"]
     weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in weights.items()}
-    try:
-        save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:
-        if f"os error {errno.ENOSPC}" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from None
-        raise
+    save_weights(weights, out / "model.safetensors")
 
 
 def _logits(model: Any, prompts: list[list[int]]) -> list[Any]:

@@ -56,7 +56,6 @@ class Shapes:
 class Limits:
     """The content of `data/validation.yaml`."""
 
-    min_rows: int
     share_tolerance: float
     printed: int
     families: frozenset[str]
@@ -90,7 +89,6 @@ def limits() -> Limits:
     """Read once a process."""
     content = yaml.safe_load(LIMITS.read_text(encoding="utf-8"))
     return Limits(
-        min_rows=content["min_rows"],
         share_tolerance=content["share_tolerance"],
         printed=content["printed"],
         families=frozenset(content["families"]),
