@@ -44,8 +44,8 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
         ("configs/135m.yaml", "kind: wheel", "kind: weel", config.base_config, "configs/135m.yaml: base.kind:"),
         (
             "configs/135m.yaml",
-            "golden_exact_match_min: 0.5",
-            "exact: 1",
+            "gate: {}",
+            "gate: {exact: 1}",
             config.gate_params,
             "configs/135m.yaml: gate.exact:",
         ),
@@ -64,13 +64,19 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
         ("params.yaml", "gate:\n", "gate: [\n", config.gate_params, "params.yaml:"),
         ("params.yaml", "rows: 150000", "rows: '150000'", config.data_params, "params.yaml: data.rows:"),
         ("params.yaml", "slots: 8", "slots: true", config.evaluate_params, "params.yaml: evaluate.slots:"),
-        ("configs/135m.yaml", "\ngate:", "\ngate: 5\n_gate:", config.gate_params, "configs/135m.yaml: _gate"),
         (
             "configs/135m.yaml",
-            "_exact_match_min: 0.5",
-            "_exact_match_min: 5",
+            "\ngate: {}",
+            "\ngate: 5\n_gate: {}",
             config.gate_params,
-            "configs/135m.yaml: gate.",
+            "configs/135m.yaml: _gate",
+        ),
+        (
+            "configs/135m.yaml",
+            "gate: {}",
+            "gate: {exact_match_min: 5}",
+            config.gate_params,
+            "configs/135m.yaml: gate.exact_match_min:",
         ),
     ],
 )
@@ -85,7 +91,7 @@ def test_a_wrong_setting_is_named_with_its_file_and_key(
 
 
 def test_a_size_may_set_a_limit_of_its_own(worktree: Path) -> None:
-    edit(worktree / "configs/135m.yaml", "golden_exact_match_min: 0.5", "latency_p95_max_ms: 250")
+    edit(worktree / "configs/135m.yaml", "gate: {}", "gate: {latency_p95_max_ms: 250}")
     assert config.gate_params().latency_p95_max_ms == 250
     edit(worktree / "params.yaml", "model_size: 135m", "model_size: tiny")
     assert config.gate_params().latency_p95_max_ms == 500
