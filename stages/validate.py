@@ -36,6 +36,7 @@ from stages.common.paths import (
 )
 from stages.validating import card
 from stages.validating.collection import (
+    check_repetition,
     check_shares,
     check_size,
     exact_match_ceiling,
@@ -58,7 +59,11 @@ def check_generated(rows: Sequence[Row], params: DataParams, task: str) -> list[
     """What is wrong with the generated rows as a whole."""
     generated = [row for row in rows if row.file == GENERATED and row.task == task]
     wanted = {"shell": params.shells, "family": params.families}
-    return [*check_size(GENERATED, generated, params.rows), *check_shares(GENERATED, generated, wanted)]
+    return [
+        *check_size(GENERATED, generated, params.rows),
+        *check_shares(GENERATED, generated, wanted),
+        *check_repetition(generated),
+    ]
 
 
 def read_and_check(files: Sequence[Path], params: DataParams) -> tuple[list[Row], list[Finding]]:

@@ -13,6 +13,7 @@ import yaml
 
 from stages.common.chat import ToolResult, system_prompt
 from stages.validating.collection import (
+    check_repetition,
     check_shares,
     check_size,
     exact_match_ceiling,
@@ -87,10 +88,10 @@ GOOD = [
     content(before="./bin/run", after="./bin/run"),
     content(before="git lgo HEAD@{u}", after="git log HEAD@{u}"),
     content(before="echo ${HOME}", after="echo ${HOME}"),
-    content(before="head -n 20/etc/hosts", after="head -n 20 /etc/hosts"),
+    content(before="head -n 20/etc/hosts", after="head -n 20 /etc/hosts", kind="missing_space"),
     content(before="cat /ect/hosts", after="cat /etc/hosts"),
-    content(before="ls src / main", after="ls src/main"),
-    content(before="tail -n20 app.log", after="tail -n 20 app.log"),
+    content(before="ls src / main", after="ls src/main", kind="shifted_space"),
+    content(before="tail -n20 app.log", after="tail -n 20 app.log", kind="missing_space"),
     content("powershell", "gps | % {$_.Name}", "gps | % {$_.Name}"),
     content("powershell", "Get-Conten C:/logs/a.txt", "Get-Content C:\\logs\\a.txt"),
     content("powershell", "cd -", "cd -"),
@@ -148,6 +149,15 @@ BAD = [
     ("leftover", "<branch>", content("fish", "git psuh <branch>", "git push <branch>")),
     ("leftover", "TODO", content(before="git psuh TODO", after="git push TODO")),
     ("leftover", "double_space", content(before="git  psuh")),
+    ("foreign", "'export'", content("tcsh", "exprot EDITOR=vim", "export EDITOR=vim", tool="export")),
+    ("foreign", "'2>'", content("tcsh", "sl 2> /dev/null", "ls 2> /dev/null", tool="ls")),
+    ("foreign", "'$('", content("tcsh", "ehco $(date)", "echo $(date)", tool="echo")),
+    ("foreign", "'export EDITOR='", content("fish", "exprot EDITOR=vim", "export EDITOR=vim", tool="export")),
+    ("foreign", "'grep'", content("cmd", "grpe foo a.txt", "grep foo a.txt", tool="grep")),
+    ("foreign", "'| grep'", content("powershell", "gsp | grep a", "gps | grep a", tool="gps")),
+    ("foreign", "'%PATH%'", content(before="ehco %PATH%", after="echo %PATH%", tool="echo")),
+    ("form", "no transposition", content(before="gitpush", after="git push")),
+    ("form", "no transposition", content(before="cat Notes.txt", after="cat notes.txt", tool="cat")),
     ("invented", "https://", content(before="git clone", after="git clone https://example.com/a.git")),
     ("invented", "/opt/app", content(before="mkdri", after="mkdir /opt/app")),
     ("invented", "5", content(before="head -n", after="head -n 5")),
@@ -211,6 +221,15 @@ def test_shares_may_be_off_by_half_a_point_and_no_more():
     assert not list(check_shares(Path("x"), rows, {"shell": {"bash": 0.5, "zsh": 0.5}}))
     found = list(check_shares(Path("x"), rows, {"shell": {"bash": 0.49, "zsh": 0.5, "fish": 0.01}}))
     assert [finding.message.split(",")[0].split()[-1] for finding in found] == ["bash", "fish"]
+
+
+def test_a_line_may_not_be_most_of_the_rows_whatever_its_particulars():
+    rows = rows_of(
+        *[content(before=f"git psuh {n}", after=f"git push {n}") for n in range(limits().skeleton_rows_any)]
+    )
+    assert not list(check_repetition(rows))
+    found = list(check_repetition([*rows, rows[0]]))
+    assert [(each.rule, each.line) for each in found] == [("repetition", 1)]
 
 
 def test_as_many_rows_are_needed_as_were_asked_for():

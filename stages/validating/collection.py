@@ -87,6 +87,15 @@ def check_shares(file: Path, rows: Sequence[Row], wanted: Mapping[str, Mapping[s
                 yield Finding(file, 0, "shares", message, f"{counts[value]} of {len(rows)} rows")
 
 
+def check_repetition(rows: Sequence[Row]) -> Iterator[Finding]:
+    """No line, whatever its particulars, is in too many of the rows."""
+    most = max(limits().skeleton_share_max * len(rows), limits().skeleton_rows_any)
+    counts = Counter(row.skeleton for row in rows)
+    for skeleton in [skeleton for skeleton, count in counts.items() if count > most]:
+        row = next(row for row in rows if row.skeleton == skeleton)
+        yield row.finding("repetition", f"one of {counts[skeleton]} rows that are this line; {most:.0f} may be")
+
+
 def check_size(file: Path, rows: Sequence[Row], asked: int) -> Iterator[Finding]:
     """As many rows as were asked for."""
     if len(rows) < asked:

@@ -65,6 +65,11 @@ class Limits:
     split_shares: Mapping[str, float]
     group_share_max: float
     group_rows_any: int
+    skeleton_share_max: float
+    skeleton_rows_any: int
+    kinds_of_form: frozenset[str]
+    foreign: Mapping[str, re.Pattern[str]]
+    """Shell -> what no answer of it holds."""
     leftovers: Shapes
     private: Shapes
     values: Mapping[str, re.Pattern[str]]
@@ -98,6 +103,10 @@ def limits() -> Limits:
         split_shares=content["split"]["shares"],
         group_share_max=content["split"]["group_share_max"],
         group_rows_any=content["split"]["group_rows_any"],
+        skeleton_share_max=content["skeleton_share_max"],
+        skeleton_rows_any=content["skeleton_rows_any"],
+        kinds_of_form=frozenset(content["kinds_of_form"]),
+        foreign={shell: _any_of(shapes) for shell, shapes in content["foreign"].items()},
         leftovers=_shapes(content["leftovers"]),
         private=_shapes(content["private"]),
         values={name: re.compile(shape) for name, shape in content["values"].items()},

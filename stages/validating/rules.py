@@ -97,6 +97,24 @@ def null(row: Row, max_chars: int) -> Iterator[str]:
         yield f"nothing is corrected, in family {family!r}"
 
 
+def form(row: Row, max_chars: int) -> Iterator[str]:
+    """Something beside blanks and capitals differs, unless the kind of mistake says otherwise."""
+    kind = row.meta.get("kind")
+    if not isinstance(kind, str) or kind in limits().kinds_of_form or row.before == row.after:
+        return
+    if "".join(row.before.casefold().split()) == "".join(row.after.casefold().split()):
+        yield f"only blanks or capitals differ, which is no {kind}"
+
+
+def foreign(row: Row, max_chars: int) -> Iterator[str]:
+    """An answer is in its shell's language, not in another one's."""
+    if not row.shell:
+        return
+    for answer in row.answers:
+        if found := limits().foreign[row.shell].search(answer):
+            yield f"the answer holds {found.group().strip()!r}, which is not {row.shell}'s language"
+
+
 def danger(row: Row, max_chars: int) -> Iterator[str]:
     """An answer adds no danger that its input does not carry."""
     if not row.shell:
@@ -195,7 +213,9 @@ ROW_RULES: dict[str, Rule] = {
     "null": null,
     "leftover": leftover,
     "invented": invented,
+    "foreign": foreign,
     "syntax": syntax,
+    "form": form,
     "meta": meta,
 }
 
