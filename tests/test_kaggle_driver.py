@@ -9,7 +9,9 @@ import json
 import random
 import shutil
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 from kaggle_tree import HASTE, Tree
-from stand_in_kaggle import Account, StandInKaggle, alice, fault, serve
+from stand_in_kaggle import Account, Fault, StandInKaggle, alice, client, fault, serve
+from stand_in_kaggle.effects import Refuse
 
 from stages.training.client import client_environment
 from stages.training.estimate import check_quota
@@ -291,6 +294,51 @@ def test_a_run_longer_than_a_session_goes_on_from_its_checkpoint(tree: Tree, kag
     assert done.returncode == DONE, done.stdout
     assert kaggle.runs_started() == 3
     assert tree.adapter()
+
+
+@pytest.mark.slow
+def test_a_long_wait_outlives_a_moment_in_which_kaggle_knows_no_run(tree: Tree, kaggle: StandInKaggle):
+    trainer = tree.folder / "kaggle/train_lora.py"
+    trainer.write_text(trainer.read_text().replace("time.sleep(0.3)", "time.sleep(8)"))
+    assert tree.run("submit").returncode == DONE
+    waiting = tree.start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert kaggle.kernels.sessions[0].wait_for_log("left]", 30)
+    time.sleep(HASTE["no_run_grace_s"] + 1)
+    nothing = {"error": {"code": 404, "message": "No runs found for this kernel.", "status": "NOT_FOUND"}}
+    kaggle.faults.add(Fault("no runs for a moment", "GetKernelSessionStatus", Refuse(404, nothing)))
+    said, _ = waiting.communicate(timeout=60)
+    assert kaggle.faults.hits["no runs for a moment"] == 1
+    assert waiting.returncode == DONE, said
+    assert kaggle.runs_started() == 1
+
+
+@pytest.mark.slow
+def test_a_lost_machine_finds_its_second_session_though_the_first_one_was_deleted(
+    tree: Tree, kaggle: StandInKaggle
+):
+    tree.use_stand_in_trainer(stops=1)
+    assert tree.run().returncode == DONE
+    [receipt] = tree.folder.glob(".cache/kaggle/*/receipt.json")
+    first, _ = (attempt["slug"] for attempt in json.loads(receipt.read_text()))
+    with client(tree.environment, tree.folder) as api:
+        api("kernels_delete", f"{tree.account.name}/{first}", no_confirm=True)
+    tree.forget()
+    done = tree.run()
+    assert done.returncode == DONE, done.stdout
+    assert kaggle.runs_started() == 2
+
+
+def test_a_client_that_is_not_installed_is_told_at_once():
+    hidden = (
+        "import sys; sys.modules['kagglesdk'] = None; from stages.training.kaggle_worker import serve; serve()"
+    )
+    request = json.dumps({"operation": "whoami", "arguments": {}}) + "\n"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden], input=request, capture_output=True, text=True, timeout=60
+    )
+    error = json.loads(done.stdout)["error"]
+    assert error["kind"] == "client"
+    assert "make venv" in error["message"]
 
 
 @pytest.mark.slow

@@ -57,7 +57,17 @@ class Session:
         self.kaggle.__exit__()
 
     def ask(self, operation: str, what: str, **arguments: object) -> object:
-        """A call that changes nothing, with patience."""
+        """A call that changes nothing, with patience.
+
+        Raises:
+            RefusedError: an answer that will not change by waiting.
+        """
+        try:
+            return self._ask(operation, what, **arguments)
+        except CallError as error:
+            raise RefusedError(f"{what}: {error}") from None
+
+    def _ask(self, operation: str, what: str, **arguments: object) -> object:
         return persist(
             lambda: self.kaggle.call(operation, self.settings.call_limit_s, **arguments), what, self.settings
         )
@@ -78,11 +88,10 @@ class Session:
         """The newest attempt that exists: from the receipt, or from Kaggle where the receipt was lost."""
         last = self.receipt.last
         if last is None:
-            number = 1
-            while version := find(self.kaggle, owner, self.run.slug(number), self.settings):
-                self.receipt.add(self._attempt(number, "pushed", version))
-                say(f"found {self.run.slug(number)}, pushed from elsewhere")
-                number += 1
+            for number in range(1, self.settings.max_sessions + 1):  # an earlier one may have been deleted
+                if version := find(self.kaggle, owner, self.run.slug(number), self.settings):
+                    self.receipt.add(self._attempt(number, "pushed", version))
+                    say(f"found {self.run.slug(number)}, pushed from elsewhere")
         elif last.phase == "pushing" and settle(self.kaggle, self.receipt, owner, self.settings) is None:
             self.receipt.drop_last()
         return self.receipt.last
@@ -204,7 +213,9 @@ class Session:
         others = [ref for ref in self.ask("own_kernels", "listing our runs", search="oops-") if mine not in ref]
         for ref in [ref for ref in others if ref.split("/")[-1].startswith("oops-")][:_OTHERS]:
             try:
-                state = self.ask("status", "asking for another run", ref=f"{owner}/{ref.split('/')[-1]}")["status"]
+                state = self._ask("status", "asking for another run", ref=f"{owner}/{ref.split('/')[-1]}")[
+                    "status"
+                ]
             except CallError as error:
                 if not error.is_missing_or_closed:  # a kernel without a run
                     raise RefusedError(f"kernel {ref}: {error}") from None

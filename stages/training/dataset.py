@@ -62,9 +62,12 @@ def _look(kaggle: Kaggle, ref: str, settings: KaggleSettings) -> dict:
     expected = _EXPECTED / f"{slug}.json"
     if expected.is_file() and time.time() < read_json(expected)["until"]:
         return {"status": "pending"}
-    own = persist(
-        lambda: kaggle.call("own_datasets", settings.call_limit_s, search=slug), "listing datasets", settings
-    )
+    try:
+        own = persist(
+            lambda: kaggle.call("own_datasets", settings.call_limit_s, search=slug), "listing datasets", settings
+        )
+    except CallError as error:
+        raise RefusedError(f"listing datasets: {error}") from None
     return {"status": "pending" if ref in own else "absent"}
 
 

@@ -24,16 +24,19 @@ def serve() -> None:
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    from stages.training import kaggle_calls as calls
-
     api = None
     for line in requests:
         request = json.loads(line)
         try:
-            api = api or calls.signed_in()
-            answer = {"result": calls.OPERATIONS[request["operation"]](api, **request["arguments"])}
-        except (Exception, SystemExit) as error:  # every failure is an answer; the driver judges it
-            answer = {"error": calls.describe(error)}
+            from stages.training import kaggle_calls as calls
+        except ImportError as error:  # the client, or what it needs and does not ask for, is not installed
+            answer = {"error": {"kind": "client", "message": f"{error}; run `make venv`"}}
+        else:
+            try:
+                api = api or calls.signed_in()
+                answer = {"result": calls.OPERATIONS[request["operation"]](api, **request["arguments"])}
+            except (Exception, SystemExit) as error:  # every failure is an answer; the driver judges it
+                answer = {"error": calls.describe(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

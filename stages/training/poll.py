@@ -59,6 +59,7 @@ def wait(kaggle: Kaggle, owner: str, receipt: Receipt, folder: Path, settings: K
     log.unlink(missing_ok=True)
     ref = f"{owner}/{attempt.slug}/{attempt.version}"
     began = known = time.time()
+    missing_since: float | None = None
     shown = ""
     with LiveLog(kaggle.follow(ref, log, settings.log_reconnect_s), log) as live:
         while True:
@@ -72,16 +73,19 @@ def wait(kaggle: Kaggle, owner: str, receipt: Receipt, folder: Path, settings: K
             known = known if state.status == _SILENT else time.time()
             if time.time() - known > settings.unreachable_s:
                 raise UnreachableError(f"{attempt.slug}: Kaggle does not tell its state any more; run again later")
-            _hold_to_deadlines(state, attempt, began, settings)
+            missing_since = (missing_since or time.time()) if state.status == _NOT_STARTED else None
+            _hold_to_deadlines(state, attempt, began, missing_since, settings)
             if state.status != shown:
                 shown = state.status
                 say(f"{attempt.slug}: {shown.lower().replace('_', ' ')}, {_minutes(attempt)}")
             _sleep(live, attempt, random.uniform(1.0, 1.2) * settings.poll_s)
 
 
-def _hold_to_deadlines(state: State, attempt: Attempt, began: float, settings: KaggleSettings) -> None:
+def _hold_to_deadlines(
+    state: State, attempt: Attempt, began: float, missing_since: float | None, settings: KaggleSettings
+) -> None:
     now = time.time()
-    if state.status == _NOT_STARTED and now - max(began, attempt.asked_at) > settings.no_run_grace_s:
+    if missing_since is not None and now - missing_since > settings.no_run_grace_s:
         raise RunFailedError(
             f"{attempt.slug}: Kaggle knows no run of it (never started, or deleted); run again to push it anew"
         )

@@ -1,8 +1,8 @@
 """A Kaggle on loopback: a real HTTP server that the unpatched `kaggle` client talks to, and that runs notebooks.
 
 `serve(StandInKaggle(folder, accounts=[alice()]))` serves one; `client_environment` points the client at it;
-`fault` gives what shall go wrong. Where the reference (../shared/reference/kaggle.md) does not know how Kaggle
-behaves, the stand-in takes the way that is harder for a driver:
+`fault` gives what shall go wrong. Where nobody has measured how Kaggle behaves, the stand-in takes the way that is
+harder for a driver:
 
 - a dataset that still answers 403 is not in ListDatasets either, though its slug is taken;
 - an active session reserves all the time that it may still use;

@@ -1,4 +1,4 @@
-"""What can go wrong on Kaggle, as data: those faults that ../shared/reference/kaggle.md tells of.
+"""What can go wrong on Kaggle, as data: those faults that were met with the real client.
 
 `fault(name, ...)` gives one, aimed elsewhere or made more frequent where a test wants it.
 """

@@ -1,4 +1,4 @@
-"""How fast and how generous the stand-in is; real Kaggle's figures: ../shared/reference/kaggle.md, section 4."""
+"""How fast and how generous the stand-in is; real Kaggle's figures beside them."""
 
 from __future__ import annotations
 
