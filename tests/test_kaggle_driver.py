@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -309,6 +310,16 @@ def test_a_long_wait_outlives_a_moment_in_which_kaggle_knows_no_run(tree: Tree, 
     said, _ = waiting.communicate(timeout=60)
     assert kaggle.faults.hits["no runs for a moment"] == 1
     assert waiting.returncode == DONE, said
+    assert kaggle.runs_started() == 1
+
+
+@pytest.mark.slow
+def test_an_outage_while_the_output_is_fetched_loses_no_run(tree: Tree, kaggle: StandInKaggle, undisturbed: str):
+    kaggle.faults.add(replace(fault("outputs break"), times=None, lasting_s=4.0))
+    done = tree.run()
+    assert done.returncode == DONE, done.stdout
+    assert kaggle.faults.hits["outputs break"] > HASTE["fetch_tries"]
+    assert tree.adapter() == undisturbed
     assert kaggle.runs_started() == 1
 
 

@@ -4,7 +4,9 @@ Files go into an empty folder, are held to the run's own digests.json, and the a
 bundles that we sent; then the folder is renamed to where it is looked for. COMPLETE alone means nothing.
 """
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,7 @@ from stages.training.bundles import Bundle, CloudRun
 from stages.training.client import Kaggle
 from stages.training.failures import ArtefactError, CallError
 from stages.training.live import log_text
-from stages.training.patience import back_off, credentials_refused, persist, say
+from stages.training.patience import back_off, persist, say
 from stages.training.receipt import Attempt
 from stages.training.redaction import redact
 from stages.training.settings import KaggleSettings
@@ -43,19 +45,25 @@ def fetch_files(
     Of a run that is not `complete` nothing is expected, so that its lack is no reason to try again.
 
     Raises:
-        ArtefactError: it did not come whole and unaltered in `fetch_tries` tries.
+        ArtefactError: what came was not whole and unaltered, `fetch_tries` times.
+        UnreachableError: it did not come at all; that says nothing about the run, which is not lost by it.
+        OSError: there is no room for it.
     """
     ref = f"{owner}/{attempt.slug}/{attempt.version}"
     target = folder / f"{attempt.slug}.partial"
-    for number in range(1, settings.fetch_tries + 1):
+
+    def bring() -> None:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
+        kaggle.call("output", settings.transfer_limit_s, ref=ref, folder=str(target.resolve()))
+
+    for number in range(1, settings.fetch_tries + 1):
         try:
-            kaggle.call("output", settings.transfer_limit_s, ref=ref, folder=str(target.resolve()))
+            persist(bring, "fetching the output", settings, settings.transfer_limit_s)
             problem = verify(target, attempt.slug)
         except CallError as error:
-            if error.status == 401:
-                raise credentials_refused(error) from None
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
             problem = str(error)
             back_off(error, min(settings.backoff_longest_s, settings.backoff_first_s * 2**number))
         if problem is None:

@@ -19,7 +19,9 @@ def say(message: str) -> None:
     print(f"train: kaggle: {message}", file=sys.stderr, flush=True)
 
 
-def persist(attempt: Callable[[], Result], what: str, settings: KaggleSettings) -> Result:
+def persist(
+    attempt: Callable[[], Result], what: str, settings: KaggleSettings, call_takes_s: float = 0.0
+) -> Result:
     """Make a call that changes nothing, again and again until it gets an answer.
 
     Waits double each time, with jitter, so that many clients do not come back at once; 429's Retry-After rules.
@@ -27,7 +29,7 @@ def persist(attempt: Callable[[], Result], what: str, settings: KaggleSettings) 
     Raises:
         CallError: an answer that will not change by waiting.
         CredentialsError: 401.
-        UnreachableError: no answer for `unreachable_s`.
+        UnreachableError: no answer for `unreachable_s` and as long as one call may take.
     """
     began = time.monotonic()
     longest = settings.backoff_first_s
@@ -39,7 +41,7 @@ def persist(attempt: Callable[[], Result], what: str, settings: KaggleSettings) 
                 raise credentials_refused(error) from None
             if not error.is_transient:
                 raise
-            if time.monotonic() - began > settings.unreachable_s:
+            if time.monotonic() - began > settings.unreachable_s + call_takes_s:
                 raise UnreachableError(
                     f"{what}: no answer from Kaggle for {settings.unreachable_s / 3600:.1f} h ({error}); "
                     "what runs there goes on: run again to go on from here"
