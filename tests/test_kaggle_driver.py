@@ -315,10 +315,10 @@ def test_a_long_wait_outlives_a_moment_in_which_kaggle_knows_no_run(tree: Tree, 
 
 @pytest.mark.slow
 def test_an_outage_while_the_output_is_fetched_loses_no_run(tree: Tree, kaggle: StandInKaggle, undisturbed: str):
-    kaggle.faults.add(replace(fault("outputs break"), times=None, lasting_s=4.0))
+    kaggle.faults.add(replace(fault("download breaks"), times=None, lasting_s=8.0))
     done = tree.run()
     assert done.returncode == DONE, done.stdout
-    assert kaggle.faults.hits["outputs break"] > HASTE["fetch_tries"]
+    assert kaggle.faults.hits["download breaks"] > HASTE["fetch_tries"]
     assert tree.adapter() == undisturbed
     assert kaggle.runs_started() == 1
 
