@@ -5,10 +5,10 @@ Run by hand from the repository's root, after `python -m stages.generate`, with 
     pip install pandas==3.1.1 pandera==0.35.0
     python -m benchmarks.validation [--rows N] [--rounds N]
 
-Both read the same file and hold every row to the rules of schema, metadata, null, leftovers, private data, danger,
-invention and syntax, and the rows together to those of duplicates, contradictions and golden cases. What is a
-pattern or a comparison is a vectorized check there; danger, invention, syntax and whether the tool is one of the
-answer's are the same functions, called for each row. In turns; prints a table and JSON.
+Both read the same file and hold every row to the rules of schema, metadata, null, form, leftovers, private data,
+danger, invention, language and syntax, and the rows together to those of duplicates, contradictions and golden
+cases. What is a pattern or a comparison is a vectorized check there; danger, invention, syntax and whether the
+tool is one of the answer's are the same functions, called for each row. In turns; prints a table and JSON.
 """
 
 import argparse
@@ -35,10 +35,6 @@ from stages.validating import rules
 from stages.validating.limits import limits
 from stages.validating.rows import Row
 
-META = ["shell", "family", "kind", "tool", "source", "group"]
-SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
-CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]"
-
 
 def ours(file: Path) -> int:
     """Findings of the stage's own code."""
@@ -58,13 +54,16 @@ def with_pandera(file: Path) -> int:
     frame = texts.join(pd.DataFrame(list(records["meta"])))
     shapes = [*limits().leftovers.shapes.values(), *limits().private.shapes.values()]
 
+    def plain(text: str) -> bool:
+        return rules.SYMBOLS.isdisjoint(map(unicodedata.category, text))
+
     def clean(texts: pd.Series) -> pd.Series:
-        good = ~texts.str.contains(CONTROL, regex=True) & (texts == texts.str.normalize("NFC"))
+        good = ~texts.str.contains(rules.CONTROL.pattern, regex=True) & (texts == texts.str.normalize("NFC"))
         good &= texts == texts.str.strip()
         beyond = texts[~texts.str.isascii()]
-        good[beyond.index] &= beyond.map(lambda text: SYMBOLS.isdisjoint(map(unicodedata.category, text))).astype(
-            bool
-        )
+        good[beyond.index] &= beyond.map(
+            lambda text: rules.SYMBOLS.isdisjoint(map(unicodedata.category, text))
+        ).astype(bool)
         for shape in shapes:
             suspect = texts.str.contains(shape.pattern.pattern, regex=True)
             good &= ~suspect | texts.where(suspect, "").map(lambda text, shape=shape: shape.find(text) is None)
@@ -72,11 +71,9 @@ def with_pandera(file: Path) -> int:
 
     def by_row(rule: Callable) -> Callable:
         def check(frame: pd.DataFrame) -> pd.Series:
-            columns = (frame[name] for name in ("shell", "before", "after"))
-            found = [
-                not any(rule(Row(file, 0, "", said, shell, before, after), 0))
-                for said, shell, before, after in zip(frame[META].to_dict("records"), *columns, strict=True)
-            ]
+            said = frame[list(rules.META)].to_dict("records")
+            texts = (frame[name] for name in ("shell", "before", "after"))
+            found = [not any(rule(Row(file, 0, "", *parts), 0)) for parts in zip(said, *texts, strict=True)]
             return pd.Series(found, index=frame.index)
 
         return check
@@ -85,6 +82,19 @@ def with_pandera(file: Path) -> int:
 
     def asked(frame: pd.DataFrame) -> pd.Series:
         return frame["before"].str.split().str.join(" ")
+
+    def native(frame: pd.DataFrame) -> pd.Series:
+        good = pd.Series(True, index=frame.index)
+        for shell, of_shell in frame.groupby("shell")["after"]:
+            good[of_shell.index] = ~of_shell.str.contains(limits().foreign[shell].pattern, regex=True)
+        return good
+
+    def more_than_form(frame: pd.DataFrame) -> pd.Series:
+        before, after = (
+            frame[name].str.casefold().str.replace(r"\s+", "", regex=True) for name in ("before", "after")
+        )
+        promised = ~frame["kind"].isin(limits().kinds_of_form) & (frame["before"] != frame["after"])
+        return ~promised | (before != after)
 
     def null(frame: pd.DataFrame) -> pd.Series:
         return (frame["family"] == limits().unchanged_family) == (frame["before"] == frame["after"])
@@ -109,6 +119,8 @@ def with_pandera(file: Path) -> int:
         checks=[
             pa.Check(null),
             pa.Check(clean_as_typed),
+            pa.Check(native),
+            pa.Check(more_than_form),
             *(pa.Check(by_row(rule)) for rule in (rules.danger, rules.invented, rules.syntax, rules.meta)),
             pa.Check(lambda frame: ~(frame["shell"] + "\n" + asked(frame)).isin(golden)),
         ],

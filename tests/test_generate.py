@@ -12,12 +12,12 @@ from random import Random
 import pytest
 
 from stages.common.config import DataParams
-from stages.common.danger import added_danger
+from stages.common.danger import added_danger, danger_table, find_dangers
 from stages.common.errors import PipelineError
 from stages.common.grammar import build_grammar
 from stages.common.lines import annotate
 from stages.generate import generate, quotas
-from stages.generating.commands import Everyday, Slots
+from stages.generating.commands import Everyday, FromGrammar, Slots
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS
 from stages.generating.skeleton import group_key, mask, mistake
 from stages.generating.tables import read_tables, read_yaml
@@ -222,6 +222,29 @@ def test_a_template_can_be_made_rare():
     drawn = Counter(lines.draw(Random(number)).line for number in range(2000))
     assert drawn["ls"] > 1900
     assert 0 < drawn["rm a"] < 60
+
+
+def dangerous_lines(danger_share: float) -> int:
+    """How many lines of the families that draw everyday lines are dangerous at this weight."""
+    tables = replace(TABLES, sampling={**TABLES.sampling, "danger_share": danger_share})
+    rows = of_family(list(generate(tables, PARAMS, seed=7)), "command", "subcommand", "option", "chain")
+    return sum(bool(find_dangers(danger_table(row["meta"]["shell"]), answer(row))) for row in rows)
+
+
+def test_dangerous_lines_are_drawn_as_rarely_as_the_table_says():
+    assert dangerous_lines(0.15) < dangerous_lines(1.0) / 2
+
+
+def grammar_lines(never: list[str]) -> list[str]:
+    """Lines of `git log` drawn from the grammar, one option far oftener than the others."""
+    table, counts = {**TABLES.sampling, "never_drawn": never}, Counter({("git", "log", "--oneline"): 1000})
+    lines = FromGrammar(BASH, {"git": 1.0}, {"git": {"log": 1.0}}, Slots(TABLES.slots), table, counts, {})
+    return [draw.line for number in range(100) if (draw := lines.draw(Random(number)))]
+
+
+def test_an_option_that_is_never_to_be_drawn_stands_in_no_line_of_the_grammar():
+    assert any("--oneline" in line for line in grammar_lines([]))
+    assert not any("--oneline" in line for line in grammar_lines(["--oneline"]))
 
 
 def test_powershell_ignores_case_and_keeps_script_blocks_whole():

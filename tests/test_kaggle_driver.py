@@ -3,6 +3,7 @@
 The client is the real one, unpatched; the notebook is the one that is pushed to Kaggle, and really runs.
 """
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -26,7 +27,8 @@ from stand_in_kaggle.effects import Refuse
 
 from stages.training.client import client_environment
 from stages.training.estimate import check_quota
-from stages.training.failures import BusyError, CredentialsError, QuotaError, RefusedError
+from stages.training.failures import BusyError, CallError, CredentialsError, QuotaError, RefusedError
+from stages.training.kaggle_calls import describe
 from stages.training.live import reason
 from stages.training.push import judge, metadata_for
 from stages.training.redaction import redact
@@ -337,6 +339,15 @@ def test_a_lost_machine_finds_its_second_session_though_the_first_one_was_delete
     done = tree.run()
     assert done.returncode == DONE, done.stdout
     assert kaggle.runs_started() == 2
+
+
+def test_a_full_disk_is_told_from_what_kaggle_sent():
+    try:
+        raise RuntimeError("the client's own words") from OSError(errno.ENOSPC, "No space left on device", "x.zip")
+    except RuntimeError as error:
+        found = describe(error)
+    assert (found["kind"], found["message"]) == ("disk", "the disk is full (x.zip)")
+    assert not CallError(**found).is_transient
 
 
 def test_a_client_that_is_not_installed_is_told_at_once():

@@ -56,6 +56,25 @@ def test_a_shell_gets_its_own_answer_before_the_common_one():
     assert requests("zsh", [entry]).draw("request", Random(1)).answer == "export x=1"
 
 
+def test_windows_has_its_own_services_and_users():
+    entry = {
+        "ask": ["start {service} as {user}"],
+        "answer": {"posix": "a {service} {user}", "cmd": "a {service} {user}"},
+    }
+    drawn = {
+        shell: requests(shell, [entry]).draw("request", Random(3)).answer.split() for shell in ("bash", "cmd")
+    }
+    assert drawn["cmd"][1] in TABLES.slots["winservice"]
+    assert drawn["cmd"][2] in TABLES.slots["winuser"]
+    assert drawn["bash"][1] in TABLES.slots["service"]
+
+
+def test_no_request_is_answered_with_a_sudo():
+    assert [
+        text for entry in TABLES.requests for text in answers(entry) if text.startswith(("sudo", "doas"))
+    ] == []
+
+
 def test_a_slot_has_one_value_in_a_request_and_two_slots_of_a_kind_have_two():
     entry = {"ask": ["copy {file} to {file2}"], "answer": {"posix": "cp {file} {file2}"}}
     for seed in range(50):

@@ -54,6 +54,8 @@ def test_one_quote_is_lost_or_of_the_other_kind():
         "git commit -m \"add tests'",
         "git commit -m 'add tests\"",
     }
+    assert made("unclosed_quote", "grep -F 'ready to go' a.txt") == set()  # where it ends nobody could tell
+    assert made("unclosed_quote", "grep 'ready' a.txt") == {"grep 'ready a.txt", "grep ready' a.txt"}
     assert made("unclosed_quote", "git commit") == set()
     assert made("unclosed_quote", "tr -s ' ' < photo.txt") == set()
 

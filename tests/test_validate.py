@@ -398,6 +398,16 @@ def test_a_stage_whose_answers_run_what_nobody_knows_is_refused(project):
     assert "[grammar] in no grammar: git fecht" in done.stderr
 
 
+def test_a_stage_whose_rows_are_one_line_is_refused(project):
+    many = limits().skeleton_rows_any + 1
+    write(
+        project / "data/generated.jsonl", [content("bash", f"git psuh {n}", f"git push {n}") for n in range(many)]
+    )
+    done = validate(project)
+    assert done.returncode == 1
+    assert "repetition 1" in done.stderr
+
+
 def test_a_share_that_is_off_is_an_error(project):
     write(project / "data/generated.jsonl", some_rows(230))
     params = {**PARAMS, "data": {**PARAMS["data"], "families": {"subcommand": 0.7, "correct": 0.3}}}

@@ -9,8 +9,8 @@ from stages.common.errors import PipelineError
 class CallError(Exception):
     """One call of the client failed.
 
-    `kind`: "http" (with `status`), "network", "timeout" (killed by us), "crashed", or "client" (refused by the
-    client itself before or after the call).
+    `kind`: "http" (with `status`), "network", "timeout" (killed by us), "crashed", "disk" (ours is full), or
+    "client" (refused by the client itself before or after the call).
     """
 
     def __init__(

@@ -62,7 +62,7 @@ def fetch_files(
             persist(bring, "fetching the output", settings, settings.transfer_limit_s)
             problem = verify(target, attempt.slug)
         except CallError as error:
-            if os.strerror(errno.ENOSPC) in str(error):
+            if error.kind == "disk":
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
             problem = str(error)
             back_off(error, min(settings.backoff_longest_s, settings.backoff_first_s * 2**number))

@@ -4,6 +4,7 @@ The functions that take an `Api` are the operations of a request. The client pri
 likes and asks Kaggle who we are at every import, so that importing this module has effects.
 """
 
+import errno
 import importlib.metadata
 import sys
 import time
@@ -209,6 +210,8 @@ def describe(error: BaseException) -> dict[str, Any]:
                 "message": f"HTTP {response.status_code}: {_message(response)}",
                 "retry_after_s": _retry_after(response),
             }
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return {"kind": "disk", "message": f"the disk is full ({cause.filename or 'no name given'})"}
         if isinstance(cause, requests.RequestException | ConnectionError | TimeoutError):
             return {"kind": "network", "message": f"no connection ({type(cause).__name__})"}
         cause = cause.__cause__ or cause.__context__

@@ -25,7 +25,7 @@ def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every row whose typed line (and what tools said of it) has another answer in another row of the shell."""
     by_input: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        by_input[row.task, row.asked, row.results].append(row)
+        by_input[row.question].append(row)
     for same in by_input.values():
         if len({row.after for row in same}) < 2:
             continue
@@ -37,14 +37,14 @@ def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
 def exact_match_ceiling(test: Sequence[Row], rows: Iterable[Row]) -> float:
     """The share (0 to 1) of test rows that somebody who knew all rows could answer.
 
-    He gives each question (the typed line and what tools said of it) the answer that most of its rows have.
+    They give each question the answer that most of its rows have.
     """
-    answers: dict[tuple[object, ...], Counter[str]] = {(row.asked, row.results): Counter() for row in test}
+    answers: dict[tuple[object, ...], Counter[str]] = {row.question: Counter() for row in test}
     for row in rows:
-        if (question := (row.asked, row.results)) in answers:
-            answers[question][row.after] += 1
+        if row.question in answers:
+            answers[row.question][row.after] += 1
     best = {question: counts.most_common(1)[0][0] for question, counts in answers.items()}
-    return sum(best[row.asked, row.results] in row.answers for row in test) / max(len(test), 1)
+    return sum(best[row.question] in row.answers for row in test) / max(len(test), 1)
 
 
 def find_golden(rows: Sequence[Row]) -> Iterator[Finding]:

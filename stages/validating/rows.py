@@ -56,6 +56,11 @@ class Row:
         """What the model is asked: the shell and the typed line, blanks counted once."""
         return self.shell, " ".join(self.before.split())
 
+    @property
+    def question(self) -> tuple[str, tuple[str, str], tuple[ToolResult, ...]]:
+        """All that the answer may depend on: the task, what is asked, and what tools said of it."""
+        return self.task, self.asked, self.results
+
     @cached_property
     def skeleton(self) -> str:
         """What it shares with rows that differ in particulars alone."""

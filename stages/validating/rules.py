@@ -20,10 +20,10 @@ from stages.validating.limits import PIECE, limits
 from stages.validating.rows import Finding, Row
 from stages.validating.syntax import parses
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]")
-_SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]")
+SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
 """Unicode's categories of emoji and other pictures, marks by themselves, invisible and unassigned characters."""
-_META = ("shell", "family", "kind", "tool", "source", "group")
+META = ("shell", "family", "kind", "tool", "source", "group")
 _OPTIONAL_META = "accept"
 _QUOTED = "quoted"
 _ESCAPE = re.compile(r"\\[bdswBDSW]")
@@ -39,16 +39,16 @@ def schema(row: Row, max_chars: int) -> Iterator[str]:
             yield f"{result.tool!r} is none of the tools {', '.join(TOOLS)}"
         if not is_shown(result.output):
             yield f"what {result.tool} says is not cut at {OUTPUT_CHARS} characters, blanks counted once"
-        if control := _CONTROL.search(result.argument + result.output):
+        if control := CONTROL.search(result.argument + result.output):
             yield f"what {result.tool} says holds the control character {control.group()!r}"
     for name, text in (("typed line", row.before), ("answer", row.after)):
         if not text.strip():
             yield f"the {name} is empty"
         elif text != text.strip():
             yield f"the {name} starts or ends with a blank"
-        if control := _CONTROL.search(text):
+        if control := CONTROL.search(text):
             yield f"the {name} holds the control character {control.group()!r}"
-        if symbol := next((c for c in text if not c.isascii() and unicodedata.category(c) in _SYMBOLS), None):
+        if symbol := next((c for c in text if not c.isascii() and unicodedata.category(c) in SYMBOLS), None):
             yield f"the {name} holds the symbol {symbol!r}, which nobody types in a shell"
         if not unicodedata.is_normalized("NFC", text):
             yield f"the {name} is not in Unicode's normal form NFC"
@@ -60,11 +60,11 @@ def meta(row: Row, max_chars: int) -> Iterator[str]:
     """Complete metadata that fit the texts, from the known lists."""
     said = row.meta
     if not said:
-        yield f"no `meta` with {', '.join(_META)}"
+        yield f"no `meta` with {', '.join(META)}"
         return
-    for key in sorted(said.keys() - {*_META, _OPTIONAL_META}):
+    for key in sorted(said.keys() - {*META, _OPTIONAL_META}):
         yield f"meta.{key} is unknown"
-    missing = [key for key in _META if not isinstance(said.get(key), str) or not said[key]]
+    missing = [key for key in META if not isinstance(said.get(key), str) or not said[key]]
     if missing:
         yield f"missing in meta, empty or no text: {', '.join(missing)}"
         return

@@ -1,0 +1,60 @@
+"""Wrong options and typos that a reader would not call one are not made."""
+
+from random import Random
+
+import pytest
+
+from stages.common.grammar import build_grammar
+from stages.common.lines import annotate
+from stages.generating.candidates import Candidates
+from stages.generating.mistakes import Typist
+from stages.generating.tables import read_tables
+from stages.generating.typos import Typos
+from stages.generating.wrong_options import WrongOptions, synonym_table
+
+TABLES = read_tables()
+GRAMMARS = {shell: build_grammar(shell, TABLES.grammars, TABLES.sampling["wrappers"]) for shell in ("bash", "cmd")}
+
+
+def made(kind: str, line: str, shell: str = "bash") -> set[str]:
+    """All that many draws of a wrong option make of a line."""
+    grammar, table = GRAMMARS[shell], TABLES.mistakes
+    options = WrongOptions(
+        grammar,
+        synonym_table(TABLES, grammar),
+        table["real_flags"],
+        frozenset(table["protected"]),
+        frozenset(table["only_slashes"]),
+    )
+    words = annotate(line, grammar)
+    drawn = [options.make(kind, line, words, Random(seed)) for seed in range(40)]
+    return {wrong for wrong in drawn if wrong is not None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shell", "line", "typed"),
+    [
+        ("wrong_case", "bash", "git merge --no-ff dev", set()),  # nobody shifts one long word
+        ("wrong_case", "bash", "tsc --noEmit", {"tsc --noemit"}),
+        ("other_tool", "cmd", "dir /s", {"dir -s"}),
+        ("other_tool", "cmd", "tasklist /svc", set()),  # which takes a dash too
+    ],
+)
+def test_a_wrong_option_is_one_that_people_type_and_that_does_not_work(kind, shell, line, typed):
+    assert made(kind, line, shell) == typed
+
+
+def test_an_alias_is_no_typo_of_a_subcommand():
+    typos = Typos(
+        GRAMMARS["bash"],
+        Typist.from_table(TABLES.mistakes),
+        TABLES.mistakes,
+        Candidates.of({"git": 1}, fold=False),
+        Candidates.of({".git": 1}, fold=False),
+        lambda path, word: 1.0,
+    )
+    line = "git log -n 5"
+    words = annotate(line, GRAMMARS["bash"])
+    wrong = {typos.make("subcommand", "omission", line, words, Random(seed)) for seed in range(400)}
+    assert "git og -n 5" in wrong
+    assert "git lg -n 5" not in wrong
