@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,13 @@ def wheel_in_cache(worktree: Path, content: bytes) -> str:
     return digest
 
 
-def test_a_download_that_rotted_on_disk_is_fetched_again(worktree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(b"rotten"), Path.unlink], ids=["rotten", "gone"])
+def test_a_download_that_rotted_on_disk_is_fetched_again(
+    worktree: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object]
+) -> None:
     digest = wheel_in_cache(worktree, b"whole")
     file = pip_download("small", "1.0", digest)
-    file.write_bytes(b"rotten")
+    spoil(file)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(PipelineError, match=r"fetching small 1\.0 from PyPI"):
