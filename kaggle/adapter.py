@@ -14,6 +14,7 @@ import torch
 from lora_layers import DecoderLayer
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.import_utils import is_torchao_available
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -86,9 +87,19 @@ class Adapter:
                 group.refresh()
 
     def save(self, directory: Path, base_name: str) -> None:
-        """Write adapter_config.json and adapter_model.safetensors; the config names `base_name`, no local path."""
+        """Write adapter_config.json and adapter_model.safetensors; the config names `base_name`, no local path.
+
+        Raises:
+            OSError: there is no room for them.
+        """
         config = self.peft.peft_config["default"]
         config.base_model_name_or_path = base_name
         config.target_modules = sorted(config.target_modules)  # peft keeps a set: its order differs between runs
-        self.peft.save_pretrained(directory, save_embedding_layers=False)
+        try:
+            self.peft.save_pretrained(directory, save_embedding_layers=False)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(
+                f"{directory}: the adapter cannot be written ({error}); free some space and run again: "
+                "training goes on from its last checkpoint"
+            ) from None
         (directory / "README.md").unlink()  # peft's model card, a form that nobody has filled in

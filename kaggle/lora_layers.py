@@ -128,10 +128,6 @@ class DecoderLayer:
         self.gate_up = LoraGroup([mlp.gate_proj, mlp.up_proj], dtype)
         self.down = LoraGroup([mlp.down_proj], dtype)
 
-    @property
-    def groups(self) -> list[LoraGroup]:
-        return [self.qkv, self.out, self.gate_up, self.down]
-
     def forward(self, x: Tensor, step: StepShape) -> tuple[Tensor, tuple]:
         """x [T, H] fp32 -> the layer's output, and what its backward pass needs."""
         h, r1 = self.norm1.forward(x)

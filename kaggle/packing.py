@@ -61,10 +61,6 @@ class RowShape:
     slots: int
     slot: int
 
-    @property
-    def tokens(self) -> int:
-        return self.prefix + self.slots * self.slot
-
 
 @dataclass(frozen=True)
 class Step:

@@ -41,6 +41,12 @@ class Placement:
         return _name(self.dtype)
 
     @property
+    def made_with(self) -> str:
+        """What a sum's rounding depends on besides its terms."""
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"torch {torch.__version__}, {self.processes} x {self.device.type}{threads}"
+
+    @property
     def is_first(self) -> bool:
         """Whether this process is the one that writes and reports."""
         return self.rank == 0

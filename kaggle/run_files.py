@@ -49,8 +49,9 @@ class Settings:
 class Run:
     """A run's inputs and outputs.
 
-    `base_name` is what the adapter calls its base, never a local path. `device` is "cpu" or "cuda". After
-    `stop_after_s` seconds an unfinished run stops with a checkpoint; None means never.
+    `base_name` is what the adapter calls its base, never a local path. `device` is "cpu" or "cuda". At `stop_at`
+    (Unix seconds) an unfinished run stops with a checkpoint; None means never. `run_id` is what checkpoints are
+    marked with.
     """
 
     base: Path
@@ -63,7 +64,8 @@ class Run:
     seed: int
     settings: Settings
     device: str = "cpu"
-    stop_after_s: float | None = None
+    stop_at: float | None = None
+    run_id: str = ""
 
     def what_is_trained(self) -> dict[str, Any]:
         """The fields that change the result; where it is trained and when a checkpoint is written do not."""
@@ -114,14 +116,12 @@ class Curves:
 
 
 def write_results(run: Run, training: Training, digests: dict[str, dict[str, str]]) -> None:
-    """Write the adapter, its digests, the metrics and the curves."""
+    """Write the curves, the metrics, and last the adapter with its digests: where it is, the run is finished."""
     partial = run.adapter.with_name(f".{run.adapter.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     training.adapter.save(partial, run.base_name)
     adapter = file_digests(sorted(partial.iterdir()))
     _write(partial / "digests.json", _json({"adapter": adapter, **digests}))
-    shutil.rmtree(run.adapter, ignore_errors=True)
-    partial.replace(run.adapter)
 
     curves = training.curves
     run.plots.mkdir(parents=True, exist_ok=True)
@@ -129,6 +129,8 @@ def write_results(run: Run, training: Training, digests: dict[str, dict[str, str
     _write_csv(run.plots / "valid.csv", ["step", "examples", "valid_loss"], curves.valid)
     run.metrics.parent.mkdir(parents=True, exist_ok=True)
     _write(run.metrics, _json(_metrics(training)))
+    shutil.rmtree(run.adapter, ignore_errors=True)
+    partial.replace(run.adapter)
 
 
 def _metrics(training: Training) -> dict[str, Any]:

@@ -7,8 +7,9 @@ Out: an adapter directory in peft's format, metrics as JSON, loss curves as CSV.
     python kaggle/train_lora.py run.json
     torchrun --nproc-per-node=2 kaggle/train_lora.py run.json       where there are two GPUs
 
-A run that was killed goes on from its last checkpoint when started again with the same file, and ends with the
-same adapter as one that was not. One that reaches `stop_after_s` ends with a checkpoint and exit status 75.
+A run that was killed goes on from its last checkpoint when started again with the same file. With the same torch
+and threads it ends with the same adapter as one that was not, unless its time budget ends it: a clock never shows
+the same twice. One that reaches `stop_at` ends with a checkpoint and exit status 75.
 """
 
 from __future__ import annotations
@@ -88,6 +89,11 @@ class Training:
         """Seconds of training since this process was started."""
         return self.elapsed_s - self._spent_s
 
+    @property
+    def progress(self) -> float:
+        """How far the run has come, 0 to 1."""
+        return self.schedule.progress(self.step, self.elapsed_s)
+
     def make_step(self, examples: Sequence[Example], rows: Sequence) -> float:
         """One optimizer step; returns the mean loss over the answer tokens of its rows."""
         seen = [index for row in rows for index in row.examples]
@@ -138,6 +144,7 @@ class Training:
     def state(self) -> dict:
         return {
             "number_format": self.placement.number_format,
+            "made_with": self.placement.made_with,
             "step": self.step,
             "examples": self.examples,
             "elapsed_s": self.elapsed_s,
@@ -167,10 +174,7 @@ def train(run: Run) -> None:
         "dataset": file_digests([run.dataset / "train.jsonl", run.dataset / "valid.jsonl"]),
         "trainer": file_digests(sorted(Path(__file__).parent.glob("*.py"))),
     }
-    facts = {**digests, **run.what_is_trained(), "torch": torch.__version__}
-    if run.device == "cpu":
-        facts["threads"] = torch.get_num_threads()  # the order of a sum depends on it
-    checkpoints = Checkpoints(run.checkpoints, run_key(facts))
+    checkpoints = Checkpoints(run.checkpoints, run_key({**digests, **run.what_is_trained()}), run.run_id)
     state = checkpoints.load()
 
     missing = [name for name in ("config.json", "tokenizer.json") if name not in digests["base"]]
@@ -190,6 +194,13 @@ def train(run: Run) -> None:
         training.restore(state)
         if placement.is_first:
             print(f"going on from step {training.step} of {len(steps)}", file=sys.stderr)
+            if state["made_with"] != placement.made_with:
+                print(
+                    f"the checkpoint is of {state['made_with']}, this is {placement.made_with}: "
+                    "as good an adapter, not the same bytes",
+                    file=sys.stderr,
+                )
+        state.clear()  # the optimizer has its own copy: two do not fit beside a large model
     _loop(training, steps, examples, validation, checkpoints, run)
     if placement.is_first:
         write_results(run, training, digests)
@@ -207,7 +218,10 @@ def _loop(
     schedule, settings = training.schedule, run.settings
     planned = sum(len(row.examples) for rows in steps for row in rows)
     saved_s = time.monotonic()
-    before = schedule.progress(training.step, training.elapsed_s)
+    session_ends_s = math.inf
+    if run.stop_at is not None:  # seconds of training from now, by the first process's clock
+        session_ends_s = training.placement.from_first(run.stop_at - time.time())
+    before = training.progress
     bar = "{l_bar}{bar}| {n_fmt}/{total_fmt} examples [{elapsed}, {rate_fmt}{postfix}]"
     with tqdm(
         total=planned,
@@ -219,7 +233,7 @@ def _loop(
     ) as progress:
         while before < 1:
             loss = training.make_step(examples, steps[training.step])
-            after = schedule.progress(training.step, training.elapsed_s)
+            after = training.progress
             if crossed(before, after, CURVE_EVERY):
                 training.curves.add_point(training.step, training.examples, training.rate)
             if crossed(before, after, settings.validate_every):
@@ -228,12 +242,13 @@ def _loop(
             left = tqdm.format_interval(schedule.remaining_s(training.step, training.elapsed_s))
             progress.set_postfix_str(f"loss {loss:.3f}, {left} left", refresh=False)
             progress.update(training.examples - progress.n)
-            time_is_up = run.stop_after_s is not None and training.session_s > run.stop_after_s and before < 1
+            time_is_up = training.session_s > session_ends_s and before < 1
             due = time_is_up or time.monotonic() - saved_s > settings.checkpoint_every_s
             if due and training.placement.is_first:
-                checkpoints.save(training.state())
+                checkpoints.save(training.state(), training.progress)
                 saved_s = time.monotonic()
             if time_is_up:
+                training.tick()  # the others wait here: torchrun ends all as soon as one has left
                 raise TimeIsUpError(f"stopped at step {training.step} of {len(steps)} with a checkpoint")
     training.tick()
 

@@ -215,11 +215,15 @@ def run(tmp_path):
     return describe
 
 
-def start_trainer(description: Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """The trainer as a program, of one thread a process; by torchrun where there are several."""
+def start_trainer(
+    description: Path, processes: int = 1, threads: int = 1, trainer: Path = TRAINER
+) -> subprocess.CompletedProcess[str]:
+    """The trainer as a program; by torchrun where there are several processes."""
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"] if processes > 1 else []
-    argv = [sys.executable, *launcher, TRAINER, description]
-    return subprocess.run(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    argv = [sys.executable, *launcher, trainer, description]
+    return subprocess.run(
+        argv, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True
+    )
 
 
 @pytest.mark.slow
@@ -245,16 +249,51 @@ def test_a_run_whose_session_ends_stops_with_a_checkpoint_and_goes_on_to_the_sam
     assert start_trainer(description).returncode == 0
     expected = adapter_digest(description)
     whole = json.loads(description.read_text())
-    description.write_text(json.dumps({**whole, "stop_after_s": 0.0}))
+    description.write_text(json.dumps({**whole, "stop_at": 0.0, "run_id": "oops-1"}))
 
     stopped = start_trainer(description)
     assert stopped.returncode == 75, stopped.stderr
     assert "stopped at step 1 of" in stopped.stderr
-    assert len(list(read_run(description).checkpoints.glob("*/checkpoint.pt"))) == 1
+    [checkpoint] = read_run(description).checkpoints.glob("*/checkpoint.pt")
+    voucher = json.loads(checkpoint.with_name("checkpoint.json").read_text())
+    assert voucher["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert voucher["run_id"] == "oops-1"
+    assert 0 < voucher["progress"] < 0.5
 
     description.write_text(json.dumps(whole))
     assert "going on from step 1 " in start_trainer(description).stderr
     assert adapter_digest(description) == expected
+
+
+@pytest.mark.slow
+def test_every_process_waits_for_the_checkpoint_before_it_leaves(run, tmp_path):
+    """torchrun ends all processes as soon as one of them has left with another status than 0."""
+    description = run(epochs=0.2)
+    description.write_text(json.dumps({**json.loads(description.read_text()), "stop_at": 0.0}))
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        f"import sys; sys.path.insert(0, {str(TRAINER.parent.resolve())!r})\n"
+        "import time, checkpoint, train_lora\n"
+        "save = checkpoint.Checkpoints.save\n"
+        "checkpoint.Checkpoints.save = lambda *given: (time.sleep(3), save(*given))\n"
+        "train_lora.main()\n"
+    )
+    for step in (1, 2):
+        stopped = start_trainer(description, processes=2, trainer=slow)
+        assert f"stopped at step {step} of" in stopped.stderr, stopped.stderr
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_threads_is_gone_on_from_and_says_so(run):
+    description = run(epochs=0.2)
+    whole = json.loads(description.read_text())
+    description.write_text(json.dumps({**whole, "stop_at": 0.0}))
+    assert start_trainer(description).returncode == 75
+    description.write_text(json.dumps(whole))
+    done = start_trainer(description, threads=2)
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 1 " in done.stderr
+    assert "not the same bytes" in done.stderr
 
 
 def test_the_loss_scale_halves_on_overflow_grows_back_and_gives_up_on_a_run_of_them():
