@@ -127,6 +127,10 @@ BAD = {
         "private",
         (GOOD[0], GOOD[1], (ToolResult("get_env_var", "KEY", "AKIA" + "ABCDEFGHIJKLMNOP"),)),
     ),
+    "a password that a tool shows": (
+        "private",
+        (GOOD[0], GOOD[1], (ToolResult("get_env_var", "DB", "pwd: hunter2really"),)),
+    ),
     "danger that a tool suggests": (
         "danger",
         ("apt update", "sudo apt update", (ToolResult("help_output", "apt", "run it as: sudo apt update"),)),
@@ -160,6 +164,11 @@ def test_each_fault_is_found_by_its_rule(tmp_path, name):
     rule, row = BAD[name]
     _, findings = read_and_judge([written(tmp_path, *row)], 100)
     assert [finding.rule for finding in findings] == [rule]
+
+
+def test_pwd_with_a_tools_complaint_is_a_command_and_no_password(tmp_path):
+    said = (ToolResult("help_output", "pwd", "pwd: unknown option --help"),)
+    assert read_and_judge([written(tmp_path, "pwdd", "pwd", said)], 100)[1] == []
 
 
 def test_a_value_may_come_from_what_a_tool_said(tmp_path):
