@@ -129,6 +129,10 @@ FAULTS: dict[str, tuple[str, bytes | dict]] = {
     "changed though right": ("null", row("sl", "ls", family="correct", kind="none")),
     "a duplicate": ("duplicate", GOOD[0] | {"meta": GOOD[0]["meta"] | {"group": "other"}}),
     "a golden case": ("golden", row(GOLDEN.typed, GOLDEN.accept[0], GOLDEN.shell, family=GOLDEN.family)),
+    "a golden case of another shell": (
+        "golden",
+        row(GOLDEN.typed, GOLDEN.accept[0], "fish", family=GOLDEN.family),
+    ),
 }
 
 

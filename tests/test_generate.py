@@ -14,6 +14,7 @@ import pytest
 from stages.common.config import DataParams
 from stages.common.danger import added_danger, danger_table, find_dangers
 from stages.common.errors import PipelineError
+from stages.common.golden import golden_cases
 from stages.common.grammar import build_grammar
 from stages.common.lines import annotate
 from stages.generate import generate, quotas
@@ -79,6 +80,11 @@ def test_quotas_add_up_whatever_the_size():
 
 def test_no_line_is_typed_twice_in_a_shell(rows):
     assert max(Counter((row["meta"]["shell"], typed(row)) for row in rows).values()) == 1
+
+
+def test_no_row_is_typed_as_a_golden_case_of_any_shell_is(rows):
+    golden = {case.typed for case in golden_cases()}
+    assert [row for row in rows if typed(row) in golden] == []
 
 
 def test_only_correct_lines_stay_as_they_are(rows):

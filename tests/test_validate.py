@@ -311,7 +311,7 @@ def test_a_broken_rule_names_file_line_rule_and_row_and_keeps_the_outputs(projec
     before = outputs(project)
     write(
         project / "data/extra/mine.jsonl",
-        [content("fish", "gti status", "git status"), content("fish", "git pusj", "git push --force"), b"{"],
+        [content("fish", "igt status", "git status"), content("fish", "git pusj", "git push --force"), b"{"],
     )
     done = validate(project)
     assert done.returncode == 1
@@ -325,7 +325,7 @@ def test_a_broken_rule_names_file_line_rule_and_row_and_keeps_the_outputs(projec
 
 
 def test_extra_rows_join_the_splits_without_a_group_of_their_own(project):
-    row = content("fish", "gti status", "git status")
+    row = content("fish", "igt status", "git status")
     del row["meta"]["group"]
     write(project / "data/extra/mine.jsonl", [row])
     done = validate(project)

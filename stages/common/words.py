@@ -24,6 +24,11 @@ _MAY_TAKE_A_VALUE = re.compile(r"-[A-Za-z]|--[a-z-]+")
 _QUOTED_WHOLE = re.compile(rf"{_QUOTED}")
 
 
+def blanks_once(command: str) -> str:
+    """The line without blanks around it, each run of blanks in it counted once."""
+    return " ".join(command.split())
+
+
 def words(command: str) -> list[str]:
     """The words of a command line, operators among them, quotes kept."""
     return _WORD.findall(command)

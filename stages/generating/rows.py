@@ -14,6 +14,7 @@ from stages.common.config import DataParams
 from stages.common.danger import added_danger
 from stages.common.grammar import Grammar, system_of
 from stages.common.lines import COMMAND, SUBCOMMAND, Word, annotate
+from stages.common.words import blanks_once
 from stages.generating.candidates import Candidates
 from stages.generating.commands import Draw, Slots, Weighted
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS, Typist
@@ -68,10 +69,10 @@ class ShellGenerator:
         tables: Tables,
         params: DataParams,
         seed: int,
-        kept_back: frozenset[tuple[str, str]] = frozenset(),
+        kept_back: frozenset[str] = frozenset(),
         task: str = CORRECT,
     ) -> None:
-        """`kept_back`: (shell, typed line) of cases that no row may have; `task`: one of `chat.TASKS`."""
+        """`kept_back`: typed lines, blanks counted once, that no row may have; `task`: one of `chat.TASKS`."""
         self._grammar, self._params = grammar, params
         self._origins: Counter[str] = Counter()
         self._shell, self._table = grammar.shell, tables.sampling
@@ -110,7 +111,7 @@ class ShellGenerator:
             system_of(self._shell),
             {kind for kind in tables.slips["rewrites"] if not self._lines.fitting("chain", kind)},
         )
-        self._typed = {typed for shell, typed in kept_back if shell == self._shell}
+        self._typed = set(kept_back)
 
     def example(self, family: str, index: int) -> Example | None:
         """The example of that family and index; None when no attempt gave a new one that can be undone."""
@@ -170,7 +171,7 @@ class ShellGenerator:
             return Mistaken(slip.typed, draw, words, group)
         for _ in range(self._table["attempts_same_line"]):
             typed = self._mistaken(family, kind, draw.line, words, rng)
-            if typed is not None and typed not in self._typed:
+            if typed is not None and blanks_once(typed) not in self._typed:
                 return Mistaken(typed, draw, words)
         return None
 
@@ -222,14 +223,14 @@ class ShellGenerator:
 
     def _is_new_and_safe(self, kind: str, made: Mistaken) -> bool:
         typed, answer = made.typed, made.draw.line
-        if typed in self._typed or typed != typed.strip() or len(typed) > self._params.max_chars:
+        if blanks_once(typed) in self._typed or typed != typed.strip() or len(typed) > self._params.max_chars:
             return False
         if len(answer) > self._params.max_chars or (typed == answer) != (kind == NONE):
             return False
         return not added_danger(self._shell, typed, answer)
 
     def _accept(self, kind: str, made: Mistaken, rng: Random) -> Example:
-        self._typed.add(made.typed)
+        self._typed.add(blanks_once(made.typed))
         self._origins[made.draw.origin] += 1
         main = self._main_command(made.words)
         node = main.nodes[0] if main.nodes else None

@@ -48,11 +48,11 @@ def exact_match_ceiling(test: Sequence[Row], rows: Iterable[Row]) -> float:
 
 
 def find_golden(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Every row that asks what a golden case asks: a model must not have seen those."""
+    """Every row whose typed line a golden case has, in whatever shell: a model must not have seen those."""
     golden = golden_inputs()
     for row in rows:
-        if row.asked in golden:
-            yield row.finding("golden", "a golden case asks this; drop the row")
+        if row.asked[1] in golden:
+            yield row.finding("golden", "a golden case is typed so; drop the row")
 
 
 def find_leaks(rows: Sequence[Row], kept_back: Sequence[Row], heldout_tools: Sequence[str]) -> Iterator[Finding]:

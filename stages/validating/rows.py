@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.chat import CORRECT, SHELLS, TASKS, ToolResult, parse_user_text, system_prompt
+from stages.common.words import blanks_once
 from stages.validating.skeleton import skeleton
 
 LINE_BYTES = 1 << 16
@@ -54,7 +55,7 @@ class Row:
     @cached_property
     def asked(self) -> tuple[str, str]:
         """What the model is asked: the shell and the typed line, blanks counted once."""
-        return self.shell, " ".join(self.before.split())
+        return self.shell, blanks_once(self.before)
 
     @property
     def question(self) -> tuple[str, tuple[str, str], tuple[ToolResult, ...]]:
