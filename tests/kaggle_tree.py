@@ -1,5 +1,6 @@
 """A work tree with all that `stages.train` needs to train on the loopback Kaggle, and how to run it there."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 from stand_in_kaggle import Account, StandInKaggle
@@ -45,6 +47,7 @@ class Tree:
 
     def __init__(self, folder: Path, kaggle: StandInKaggle, account: Account, **settings: object) -> None:
         self.folder, self.kaggle, self.account = folder, kaggle, account
+        self.signed_in = True
         for name in ("stages", "kaggle", "configs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("size: 135m", "size: tiny")
@@ -53,11 +56,11 @@ class Tree:
         self.settings = folder / "haste.yaml"
         self.settings.write_text(yaml.safe_dump({**common, **HASTE, **settings}), encoding="utf-8")
 
-    def use_stand_in_trainer(self, stops: int = 0) -> None:
+    def use_stand_in_trainer(self, stops: int = 0, hangs: float = 0) -> None:
         """Small inputs, and a trainer that takes a moment."""
         source = (ROOT / "tests/stand_in_trainer.py").read_text(encoding="utf-8")
-        trainer = self.folder / "kaggle/train_lora.py"
-        trainer.write_text(source.replace("STOPS = 0", f"STOPS = {stops}"), encoding="utf-8")
+        source = source.replace("STOPS = 0", f"STOPS = {stops}").replace("HANGS = 0", f"HANGS = {hangs}")
+        (self.folder / "kaggle/train_lora.py").write_text(source, encoding="utf-8")
         for name, text in (
             ("models/tiny/base/config.json", "{}"),
             ("models/tiny/base/model.safetensors", "weights"),
@@ -72,7 +75,8 @@ class Tree:
         home = self.folder / "home"
         stray = {"VERBOSE": "1", "KAGGLE_TOKEN": "stray", "PYTHONDONTWRITEBYTECODE": "1"}
         own = {"TRAIN_BACKEND": "kaggle", "TRAIN_SETTINGS": str(self.settings)}
-        return {**self.kaggle.client_environment(self.account, home), **stray, **own}
+        found = {**self.kaggle.client_environment(self.account, home), **stray, **own}
+        return found if self.signed_in else {k: v for k, v in found.items() if k != "KAGGLE_API_TOKEN"}
 
     def start(self, *command: str, **pipes: object) -> subprocess.Popen[str]:
         """The stage, or one of its commands, as a process."""
@@ -85,17 +89,22 @@ class Tree:
         said, _ = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, said)
 
-    def kill_after(self, seconds: float, *command: str) -> None:
-        """Start it, and end it as a power cut would."""
+    def kill_after(self, seconds: float, *command: str) -> bool:
+        """Start it, and end it as a power cut would; returns whether it was still at work."""
         process = self.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        return process.wait() == -signal.SIGKILL
 
     def adapter(self) -> str | None:
         """The digest of the adapter that the stage has put in place."""
         path = self.folder / "models/tiny/correct/adapter/adapter_model.safetensors"
         return sha256_file(path) if path.is_file() else None
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The sessions that the receipt lists."""
+        [receipt] = self.folder.glob(".cache/kaggle/*/receipt.json")
+        return json.loads(receipt.read_text(encoding="utf-8"))
 
     def forget(self) -> None:
         """What is left when the machine is lost: the inputs."""

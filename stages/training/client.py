@@ -16,7 +16,7 @@ from typing import Any
 from stages.common.processes import die_with_parent
 from stages.training.failures import CallError, CredentialsError
 from stages.training.patience import say
-from stages.training.redaction import redact
+from stages.training.redaction import own_secrets, redact
 
 _WORKER = [sys.executable, "-m", "stages.training.kaggle_worker"]
 _PASSED = {
@@ -60,14 +60,11 @@ class Kaggle:
     def __init__(self, environment: Mapping[str, str], home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._environment = client_environment(environment, home)
-        self._secrets = tuple(self._environment[name] for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")
-                              if name in self._environment)  # fmt: skip
+        self._secrets = own_secrets(self._environment)
         self._worker: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "Kaggle":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the worker process."""
         self._stop()
 
     def call(self, operation: str, limit_s: float, **arguments: Any) -> Any:

@@ -8,6 +8,8 @@ else has submitted, by its digest.
 import os
 import shutil
 import time
+from functools import cached_property
+from pathlib import Path
 
 from stages.common import paths
 from stages.common.files import read_json, replace_directory, replace_file, write_json
@@ -25,6 +27,7 @@ from stages.training.failures import (
     RunFailedError,
 )
 from stages.training.fetch import (
+    DIGESTS,
     check_origin,
     checkpoint_bundle,
     checkpoint_in,
@@ -47,14 +50,19 @@ class Session:
         self.run = run
         self.settings: KaggleSettings = kaggle_settings()
         self.receipt = Receipt(run.folder)
-        self.kaggle = Kaggle(os.environ, paths.CACHE / "kaggle" / "home")
         run.folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def kaggle(self) -> Kaggle:
+        """The account; a result that is here already is put in place without one."""
+        return Kaggle(os.environ, paths.CACHE / "kaggle" / "home")
 
     def __enter__(self) -> "Session":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kaggle.__exit__()
+        if "kaggle" in self.__dict__:
+            self.kaggle.close()
 
     def ask(self, operation: str, what: str, **arguments: object) -> object:
         """A call that changes nothing, with patience.
@@ -100,7 +108,7 @@ class Session:
         """Make sure that the run is at work; returns its attempt, or None where it is finished.
 
         Raises:
-            PipelineError: one of `failures`; unless it is an UnreachableError, nothing was started.
+            PipelineError: one of `failures`; `push` says after which of them something may have been started.
         """
         if self.run.result.is_dir():
             return None
@@ -115,7 +123,7 @@ class Session:
                 "mend the cause or raise max_sessions in stages/training/kaggle.yaml"
             )
         attempt = self._attempt(number, "pushing")
-        inputs = self._inputs(last)
+        inputs = self._inputs()
         check_source(attempt.slug, notebook_for(attempt, inputs, self.settings))
         say(f"{attempt.slug} {self._check_quota(attempt)}")
         self._check_idle(owner)
@@ -162,11 +170,11 @@ class Session:
             return f"{attempt.slug} has ended: {state.status.lower()}"
         try:
             if state.status == "QUEUED":
-                self.kaggle.call("delete", self.settings.call_limit_s, ref=f"{owner}/{attempt.slug}")
+                self._ask("delete", "taking it out of the queue", ref=f"{owner}/{attempt.slug}")
                 self.receipt.update(phase="failed", failure="cancelled while it was queued")
                 return f"{attempt.slug}: taken out of the queue"
             number = self._session_number(owner, attempt)
-            answer = self.kaggle.call("cancel", self.settings.call_limit_s, session=number)
+            answer = self._ask("cancel", "cancelling", session=number)
         except CallError as error:
             raise RefusedError(f"{attempt.slug}: not cancelled: {error}") from None
         if answer["error"]:
@@ -181,7 +189,7 @@ class Session:
         last = self.receipt.last
         number = last.number + (last.phase in ("failed", "stopped")) if last else 1
         attempt = self._attempt(number, "pushing")
-        inputs = self._inputs(last)
+        inputs = self._inputs()
         notebook = notebook_for(attempt, inputs, self.settings)
         check_source(attempt.slug, notebook)
         lines = [f"account {owner}, kernel {attempt.slug}, time-out {attempt.timeout_s / 3600:.1f} h"]
@@ -191,17 +199,26 @@ class Session:
             lines.append(
                 f"dataset {bundle.slug}: {sum(bundle.sizes.values()) / 1e6:.1f} MB, uploaded if not there"
             )
-        return [*lines, self._check_quota(attempt)]
+        lines.append(self._check_quota(attempt))
+        self._check_idle(owner)
+        return lines
 
     def _attempt(self, number: int, phase: str, version: int = 0) -> Attempt:
-        need = estimate.estimate_s(self.run, self.settings, estimate.read_history())
+        before = self._with_checkpoint()
+        progress = before.progress if before else 0.0
+        need = estimate.estimate_s(self.run, self.settings, estimate.read_history(), progress)
         limit = estimate.timeout_s(self.run, need, self.settings)
         return Attempt(number, self.run.slug(number), phase, time.time(), need, limit, version)
 
-    def _inputs(self, last: Attempt | None) -> dict[str, Bundle]:
+    def _with_checkpoint(self) -> Attempt | None:
+        """The newest attempt whose checkpoint is here; a later one may have failed before it wrote any."""
+        kept = (a for a in self.receipt.attempts if a.checkpoint and (self.run.folder / a.checkpoint).is_dir())
+        return max(kept, key=lambda attempt: attempt.number, default=None)
+
+    def _inputs(self) -> dict[str, Bundle]:
         inputs = {"base": self.run.base, "run": self.run.run}
-        if last and last.checkpoint:
-            inputs["checkpoint"] = checkpoint_bundle(self.run.folder / last.checkpoint)
+        if before := self._with_checkpoint():
+            inputs["checkpoint"] = checkpoint_bundle(self.run.folder / before.checkpoint)
         return inputs
 
     def _check_quota(self, attempt: Attempt) -> str:
@@ -260,7 +277,7 @@ class Session:
         """Take what an ended attempt has left: the result, or a checkpoint to go on from.
 
         The verified output decides, not the state: a run that has written its result and then met its time-out is
-        finished, one that is COMPLETE and has left nothing is not.
+        finished, one that is COMPLETE and has left nothing is not, one that was cut off may leave a checkpoint.
         """
         attempt = self.receipt.last
         complete = state.status == "COMPLETE"
@@ -270,44 +287,44 @@ class Session:
         except ArtefactError:
             if complete:
                 raise
-            raise self._failure(attempt, state, log, None) from None
-        if read_json(output / "digests.json")["finished"]:
+            raise self._failure(attempt, state, log) from None
+        digests = read_json(output / DIGESTS) if (output / DIGESTS).is_file() else {}
+        attempt = self.receipt.update(session_s=digests.get("session_s", _running_s(attempt)))
+        if digests.get("finished"):
             check_origin(output, self.run)
             output.replace(self.run.result)
             self.receipt.update(phase="finished")
             say(f"{attempt.slug}: finished and verified")
             return
-        checkpoint = self._keep_checkpoint(attempt)
+        attempt = self._keep_checkpoint(attempt, output)
         if not complete:
-            raise self._failure(attempt, state, log, checkpoint)
-        if checkpoint is None:
+            raise self._failure(attempt, state, log)
+        if attempt.checkpoint is None:
             raise ArtefactError(f"{attempt.slug}: ended without an adapter and without a checkpoint")
-        self.receipt.update(phase="stopped", checkpoint=checkpoint)
+        self.receipt.update(phase="stopped")
         say(f"{attempt.slug}: its session was too short; the next one goes on from its checkpoint")
 
-    def _keep_checkpoint(self, attempt: Attempt) -> str | None:
-        """Move the checkpoint out of the fetched output; returns its folder's name below the run's."""
-        output = self.run.folder / f"{attempt.slug}.partial"
-        found = checkpoint_in(output)
-        if found:
-            name = f"checkpoint-{attempt.number}/{found.name}"
+    def _keep_checkpoint(self, attempt: Attempt, output: Path) -> Attempt:
+        """Move the checkpoint, if there is one, out of the fetched output, and note it."""
+        if found := checkpoint_in(output, attempt.slug):
+            folder, progress = found
+            name = f"checkpoint-{attempt.number}/{folder.name}"
             target = self.run.folder / name
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
-            found.replace(target)
+            folder.replace(target)
+            attempt = self.receipt.update(checkpoint=name, progress=progress)
         shutil.rmtree(output, ignore_errors=True)
-        return name if found else None
+        return attempt
 
-    def _failure(
-        self, attempt: Attempt, state: State, log: str, checkpoint: str | None
-    ) -> RunFailedError | RunCancelledError:
+    def _failure(self, attempt: Attempt, state: State, log: str) -> RunFailedError | RunCancelledError:
         """Note how an unfinished run ended, and say so."""
         why = live.reason(log) or state.failure or "its log gives no reason"
         # a time-out is reported as a cancellation; only its message tells
         timed_out = "max allowed execution duration" in state.failure
         cancelled = state.status == "CANCEL_ACKNOWLEDGED" and not timed_out
-        go_on = " from its checkpoint" if checkpoint else ""
-        self.receipt.update(phase="failed", checkpoint=checkpoint, failure=why)
+        go_on = " from its checkpoint" if attempt.checkpoint else ""
+        self.receipt.update(phase="failed", failure=why)
         kind = RunCancelledError if cancelled else RunFailedError
         word = "was cancelled" if cancelled else "failed"
         return kind(
@@ -321,20 +338,31 @@ def train_on_kaggle(run: CloudRun) -> None:
     """Train on Kaggle, or find the run that already does or did, and put its results where the stage's are."""
     with Session(run) as session:
         session.collect()
-        install(run, session.receipt.last)
+        install(run, session.receipt)
 
 
-def install(run: CloudRun, attempt: Attempt | None) -> None:
-    """Copy the verified result to the stage's outputs; the estimate and the truth join the metrics."""
+def _running_s(attempt: Attempt) -> float | None:
+    """Seconds that a session without a last word has run for, as far as anybody has seen it."""
+    if attempt.running_since is None:
+        return None
+    return min(time.time() - attempt.running_since, attempt.timeout_s)
+
+
+def install(run: CloudRun, receipt: Receipt) -> None:
+    """Copy the verified result to the stage's outputs; the estimate and the truth join the metrics.
+
+    Both are of the whole run: the first session's estimate, and the seconds of all sessions. Of sessions that a
+    machine, now lost, has seen alone, the time in training is known at least.
+    """
     output = run.result
     with replace_directory(run.model.adapter) as folder:
         shutil.copytree(output / "adapter", folder, dirs_exist_ok=True)
     for curve in sorted((output / "plots").glob("*.csv")):
         with replace_file(run.model.plots / "train" / curve.name, "wb") as file:
             file.write(curve.read_bytes())
-    session_s = read_json(output / "digests.json")["session_s"]
     metrics = read_json(output / "train.json")
-    estimated_s = attempt.estimate_s if attempt else session_s
+    session_s = max(receipt.session_s, read_json(output / DIGESTS)["session_s"], metrics["seconds"])
+    estimated_s = receipt.attempts[0].estimate_s if receipt.attempts else session_s
     hours = {"gpu_hours": round(session_s / 3600, 4), "gpu_hours_estimated": round(estimated_s / 3600, 4)}
     write_json(run.model.metrics / "train.json", {**metrics, **hours})
     estimate.note_run(run, session_s, estimated_s, metrics["examples"])

@@ -44,7 +44,7 @@ def fetch(run: CloudRun) -> None:
     """Wait for the run if need be, and put its result where the stage's outputs are."""
     if run.result.is_dir():
         with Session(run) as session:
-            install(run, session.receipt.last)
+            install(run, session.receipt)
     else:
         train_on_kaggle(run)
 

@@ -23,18 +23,27 @@ def ensure_dataset(kaggle: Kaggle, owner: str, bundle: Bundle, settings: KaggleS
     """
     ref = f"{owner}/{bundle.slug}"
     deadline = time.monotonic() + settings.dataset_ready_s
+    listed_by: float | None = None
     shown = ""
     while time.monotonic() < deadline:
         state = _look(kaggle, ref, settings)
         if state["status"] == "ready":
-            _check(bundle, ref, state)
-            return ref
+            missing = _check(bundle, ref, state)
+            if missing is None:
+                return ref
+            listed_by = listed_by or time.monotonic() + settings.settle_s  # a list may be behind the status
+            if time.monotonic() > listed_by:
+                raise RefusedError(
+                    f"dataset {ref} lacks {missing} in its right size; delete the dataset there and run again"
+                )
+            state = {"status": f"ready, but without {missing} yet"}
         if state["status"] in ("failed", "deleted"):
             raise RefusedError(
                 f"dataset {ref} is {state['status']}; delete it at kaggle.com/datasets/{ref} and run again"
             )
         if state["status"] == "absent":
             _create(kaggle, owner, bundle, settings)
+            deadline = time.monotonic() + settings.dataset_ready_s  # gigabytes may have taken hours to go up
             continue
         if state["status"] != shown:
             shown = state["status"]
@@ -104,11 +113,13 @@ def _expect(bundle: Bundle, seconds: float) -> None:
     write_json(_EXPECTED / f"{bundle.slug}.json", {"until": time.time() + seconds})
 
 
-def _check(bundle: Bundle, ref: str, state: dict) -> None:
-    """The notebook verifies the bytes; here, what would waste a session: a public, partial or foreign dataset."""
-    where = f"dataset {ref}"
+def _check(bundle: Bundle, ref: str, state: dict) -> str | None:
+    """A file that a ready dataset does not list in its right size, or None. The notebook verifies the bytes; here,
+    what would waste a session: a partial or foreign dataset.
+
+    Raises:
+        RefusedError: it is public.
+    """
     if not state["private"]:
-        raise RefusedError(f"{where} is public; make it private at kaggle.com/datasets/{ref}/settings")
-    wrong = [name for name, size in bundle.sizes.items() if state["files"].get(name) != size]
-    if wrong:
-        raise RefusedError(f"{where} lacks {wrong[0]} in its right size; delete the dataset there and run again")
+        raise RefusedError(f"dataset {ref} is public; make it private at kaggle.com/datasets/{ref}/settings")
+    return next((name for name, size in bundle.sizes.items() if state["files"].get(name) != size), None)

@@ -21,10 +21,12 @@ _COLUMNS = ["date", "run", "size", "examples", "session_s", "estimate_s"]
 _RECENT = 5
 
 
-def estimate_s(run: CloudRun, settings: KaggleSettings, history: list[dict[str, str]]) -> float:
-    """Seconds of GPU session that the run will take."""
+def estimate_s(
+    run: CloudRun, settings: KaggleSettings, history: list[dict[str, str]], progress: float = 0.0
+) -> float:
+    """Seconds of GPU session that the run will take; of a run that has made `progress` (0 to 1), the rest."""
     guess = calibrated(run.size, settings, history)
-    return guess.start_s + min(run.time_budget_s, run.examples / guess.examples_per_s)
+    return guess.start_s + (1 - progress) * min(run.time_budget_s, run.examples / guess.examples_per_s)
 
 
 def calibrated(size: str, settings: KaggleSettings, history: list[dict[str, str]]) -> Estimate:

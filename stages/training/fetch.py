@@ -21,7 +21,9 @@ from stages.training.receipt import Attempt
 from stages.training.redaction import redact
 from stages.training.settings import KaggleSettings
 
-_NOTHING = "digests.json is missing"
+DIGESTS = "digests.json"  # what the notebook writes last
+VOUCHER = "checkpoint.json"  # what the trainer writes beside each checkpoint
+_NOTHING = f"{DIGESTS} is missing"
 
 
 def fetch_log(kaggle: Kaggle, owner: str, attempt: Attempt, folder: Path, settings: KaggleSettings) -> str:
@@ -42,7 +44,8 @@ def fetch_files(
 ) -> Path:
     """The run's output in a folder of its own, every file as digests.json of this very run says.
 
-    Of a run that is not `complete` nothing is expected, so that its lack is no reason to try again.
+    A run that is not `complete` may have been cut off before it wrote that: then its files are as they came, and
+    `checkpoint_in` tells which of them to believe.
 
     Raises:
         ArtefactError: what came was not whole and unaltered, `fetch_tries` times.
@@ -69,7 +72,11 @@ def fetch_files(
         if problem is None:
             return target
         if problem == _NOTHING and not complete:
-            break
+            if checkpoint_in(target, attempt.slug):
+                return target
+            if not any(target.glob(f"checkpoints/*/{VOUCHER}")):
+                break
+            problem = "its checkpoint is not whole"
         say(f"{attempt.slug}: try {number} of {settings.fetch_tries} to fetch the output: {problem}")
     shutil.rmtree(target)
     raise ArtefactError(
@@ -80,7 +87,7 @@ def fetch_files(
 
 def verify(folder: Path, run_id: str) -> str | None:
     """What is wrong with a fetched output, or None."""
-    path = folder / "digests.json"
+    path = folder / DIGESTS
     if not path.is_file():
         return _NOTHING
     try:
@@ -90,10 +97,10 @@ def verify(folder: Path, run_id: str) -> str | None:
         files: Mapping[str, str] = digests["files"]
         names = list(files)
     except (ValueError, KeyError, TypeError):
-        return "digests.json is damaged"
+        return f"{DIGESTS} is damaged"
     for name in names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            return f"digests.json names {name}, which is no place of the output"
+            return f"{DIGESTS} names {name}, which is no place of the output"
         if not (folder / name).is_file():
             return f"{name} is missing"
         if sha256_file(folder / name) != files[name]:
@@ -107,7 +114,7 @@ def check_origin(output: Path, run: CloudRun) -> None:
     Raises:
         ArtefactError: it was trained from something else, or holds no adapter.
     """
-    listed = output / "adapter" / "digests.json"
+    listed = output / "adapter" / DIGESTS
     if not listed.is_file():
         raise ArtefactError(f"{run.digest}: the run says that it is finished and left no adapter; run again")
     found = read_json(listed)
@@ -122,10 +129,18 @@ def check_origin(output: Path, run: CloudRun) -> None:
             raise ArtefactError(f"{run.digest}: the adapter was trained from another {kind}; nothing was accepted")
 
 
-def checkpoint_in(output: Path) -> Path | None:
-    """The folder of the checkpoint in a verified output, if there is one."""
-    found = sorted((output / "checkpoints").glob("*/checkpoint.pt"))
-    return found[0].parent if found else None
+def checkpoint_in(output: Path, run_id: str) -> tuple[Path, float] | None:
+    """The folder of the checkpoint that `run_id` has left whole, and the run's progress in it (0 to 1)."""
+    for path in sorted((output / "checkpoints").glob(f"*/{VOUCHER}")):
+        try:
+            voucher = json.loads(path.read_text(encoding="utf-8"))
+            mine, digest, progress = voucher["run_id"] == run_id, voucher["sha256"], float(voucher["progress"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        checkpoint = path.with_name("checkpoint.pt")
+        if mine and checkpoint.is_file() and sha256_file(checkpoint) == digest:
+            return path.parent, progress
+    return None
 
 
 def checkpoint_bundle(folder: Path) -> Bundle:

@@ -6,6 +6,7 @@ likes and asks Kaggle who we are at every import, so that importing this module 
 
 import errno
 import importlib.metadata
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from kaggle import api as imported
 from kaggle.api.kaggle_api_extended import KaggleApi
 from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 from kagglesdk.kernels.types.kernels_api_service import ApiCancelKernelSessionRequest, ApiGetKernelRequest
+
+from stages.training.redaction import own_secrets, redact
 
 VERSIONS = {"kaggle": "2.2.5", "kagglesdk": "0.1.38"}  # 2.2.4 loses files silently, up and down
 _PAGE = 100
@@ -60,21 +63,23 @@ def whoami(api: Api) -> dict[str, Any]:
 
 
 def quota(api: Api) -> dict[str, Any]:
-    """Seconds of the week's GPU time; `gpu` is None where Kaggle does not say."""
+    """Seconds of the week's GPU time; `gpu` is None where Kaggle does not say how much there is."""
     answer = api.quota_view()
     gpu = answer.gpu_quota
 
     def seconds(duration: Any) -> float:
         return duration.total_seconds() if duration is not None else 0.0
 
+    known = gpu is not None and gpu.total_time_allowed is not None
     return {
         "reset": answer.quota_refresh_time and answer.quota_refresh_time.isoformat(),
-        "gpu": gpu
-        and {
+        "gpu": {
             "used_s": seconds(gpu.time_used),
             "reserved_s": seconds(gpu.time_reserved),
             "total_s": seconds(gpu.total_time_allowed),
-        },
+        }
+        if known
+        else None,
     }
 
 
@@ -120,7 +125,6 @@ def push(api: Api, folder: str, timeout_s: int) -> dict[str, Any]:
     return {
         "error": answer.error,
         "version": answer.version_number or 0,
-        "kernel_id": answer.kernel_id,
         "ref": answer.ref,
         "url": answer.url,
         "invalid": {kind: names for kind, names in invalid.items() if names},
@@ -128,7 +132,7 @@ def push(api: Api, folder: str, timeout_s: int) -> dict[str, Any]:
 
 
 def kernel(api: Api, ref: str) -> dict[str, Any]:
-    """Of OWNER/SLUG or OWNER/SLUG/N: the source, the kernel's id and its newest version."""
+    """Of OWNER/SLUG or OWNER/SLUG/N: the source, and the kernel's newest version."""
     owner, slug, version = api.parse_kernel_string(ref)
     request = ApiGetKernelRequest()
     request.user_name, request.kernel_slug = owner, slug
@@ -138,7 +142,6 @@ def kernel(api: Api, ref: str) -> dict[str, Any]:
         answer = client.kernels.kernels_api_client.get_kernel(request)
     return {
         "source": answer.blob.source if answer.blob else "",
-        "kernel_id": answer.metadata.id if answer.metadata else 0,
         "version": (answer.metadata.current_version_number if answer.metadata else 0) or 0,
     }
 
@@ -247,18 +250,19 @@ def _retry_after(response: requests.Response) -> float | None:
 
 
 def follow(ref: str, path: str, reconnect_s: float) -> None:
-    """Append the text of a running kernel's log to a file until killed.
+    """Append the text of a running kernel's log to a file until killed, with every secret taken out of it.
 
     Each connection replays the log from its start: what was seen is passed over.
     """
     seen = 0
+    secrets = own_secrets(os.environ)
     while True:
         try:
             with Path(path).open("a", encoding="utf-8") as file:
                 for index, event in enumerate(signed_in().kernels_logs_stream(ref)):
                     if index >= seen:
                         seen = index + 1
-                        file.write(event.get("data") or "")
+                        file.write(redact(event.get("data") or "", secrets))
                         file.flush()
         except (requests.RequestException, ValueError, SystemExit) as error:
             # the log is a comfort; the state, which is polled, decides

@@ -111,8 +111,9 @@ def push(
     """Push the attempt that the receipt notes as `pushing`; returns it with its version, noted as `pushed`.
 
     Raises:
-        BusyError, QuotaError, RefusedError: nothing was started.
-        UnreachableError: it is not known whether anything was started; the next call finds out.
+        BusyError, QuotaError: nothing was started.
+        RefusedError: nothing was started, or what was started stops by itself for want of its data.
+        UnreachableError: Kaggle does not answer. What may have been started is noted, and the next call finds out.
     """
     attempt = receipt.last
     answer: dict[str, Any] = {}
@@ -145,6 +146,7 @@ def push(
         except CallError as error:
             if error.may_have_acted or error.status == 409:  # a conflict may be with ourselves
                 say(f"the push met: {error}; looking whether it arrived")
+                attempt = receipt.update(asked_at=time.time())  # it was on its way until now
                 if found := settle(kaggle, receipt, owner, settings):
                     return found
             if not error.is_transient:

@@ -17,7 +17,8 @@ Phase = Literal["pushing", "pushed", "finished", "stopped", "failed"]
 class Attempt:
     """One session: `pushing` was asked for, `pushed` is known to exist; then how it ended. Times in Unix seconds.
 
-    `stopped` means to be continued, as `failed` does where there is a `checkpoint`: the folder it lies in.
+    `stopped` means to be continued, as `failed` does where there is a `checkpoint`: the folder it lies in, with
+    the `progress` (0 to 1) that the run has made in it. `session_s`: what it took of the GPU, once it has ended.
     """
 
     number: int
@@ -29,6 +30,8 @@ class Attempt:
     version: int = 0
     running_since: float | None = None
     checkpoint: str | None = None
+    progress: float = 0.0
+    session_s: float | None = None
     failure: str | None = None
 
 
@@ -44,6 +47,11 @@ class Receipt:
     def last(self) -> Attempt | None:
         """The newest attempt."""
         return self.attempts[-1] if self.attempts else None
+
+    @property
+    def session_s(self) -> float:
+        """Seconds of all sessions that are known to have ended."""
+        return sum(attempt.session_s or 0.0 for attempt in self.attempts)
 
     def add(self, attempt: Attempt) -> Attempt:
         """Note a new attempt."""

@@ -135,6 +135,7 @@ _CATALOGUE = (
     Fault("dataset denied for good", PROCESSING, EndProcessing("DENIED")),
     Fault("dataset never ready", PROCESSING, EndProcessing("BLOBS_RECEIVED")),
     Fault("dataset failed", PROCESSING, EndProcessing("FAILED")),
+    Fault("dataset files not listed yet", "ListDatasetFiles", Alter(omit=("datasetFiles",))),
     # uploads
     Fault("upload interrupted", UPLOAD, Interrupt()),
     Fault("upload dropped", UPLOAD, DropBefore()),
@@ -176,6 +177,11 @@ _CATALOGUE = (
     # the rest
     Fault("quota statistics break", "GetAcceleratorQuotaStatistics", Refuse(500, _INTERNAL)),
     Fault("quota statistics absent", "GetAcceleratorQuotaStatistics", Alter(omit=("gpuQuota",))),
+    Fault(
+        "quota without a total",
+        "GetAcceleratorQuotaStatistics",
+        Alter(put={"gpuQuota": {"timeUsed": "3600s"}}),
+    ),
     Fault("pull breaks", "GetKernel", Refuse(500, _INTERNAL)),
     Fault("cancel breaks", "CancelKernelSession", Refuse(500, _INTERNAL)),
 )
