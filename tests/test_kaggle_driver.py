@@ -324,7 +324,7 @@ def test_a_run_longer_than_a_session_goes_on_from_its_checkpoint(tree: Tree, kag
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "status"),
-    [("session time-out", FAILED), ("session cancelled", CANCELLED), ("out of memory", FAILED)],
+    [("session cancelled", CANCELLED), ("out of memory", FAILED)],
 )
 def test_a_session_that_kaggle_ends_leaves_its_checkpoint_to_the_next(
     tree: Tree, kaggle: StandInKaggle, ending: str, status: int
@@ -338,12 +338,23 @@ def test_a_session_that_kaggle_ends_leaves_its_checkpoint_to_the_next(
     assert during.returncode == status, during.stdout
     assert "run again to go on from its checkpoint" in during.stdout
     assert kaggle.faults.hits["download altered"] == 4
-    kaggle.faults.add(replace(fault("wrong gpu")))  # a session that leaves none is no reason to begin anew
+    kaggle.faults.add(fault("wrong gpu"))  # a session that leaves none is no reason to begin anew
     assert tree.run().returncode == FAILED
     after = tree.run()
     assert after.returncode == DONE, after.stdout
     assert "3 datasets verified" in after.stdout
     assert kaggle.runs_started() == 3
+
+
+@pytest.mark.slow
+def test_a_session_cut_off_at_its_limit_is_gone_on_from_at_once(tree: Tree, kaggle: StandInKaggle):
+    tree.use_stand_in_trainer(stops=1, hangs=60)
+    ending = fault("session time-out")
+    kaggle.faults.add(replace(ending, effect=replace(ending.effect, at="train: saved")))
+    done = tree.run()
+    assert done.returncode == DONE, done.stdout
+    assert "its session was too short" in done.stdout
+    assert kaggle.runs_started() == 2
 
 
 @pytest.mark.slow

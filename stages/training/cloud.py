@@ -297,7 +297,7 @@ class Session:
             say(f"{attempt.slug}: finished and verified")
             return
         attempt = self._keep_checkpoint(attempt, output)
-        if not complete:
+        if not complete and not (state.timed_out and attempt.checkpoint):
             raise self._failure(attempt, state, log)
         if attempt.checkpoint is None:
             raise ArtefactError(f"{attempt.slug}: ended without an adapter and without a checkpoint")
@@ -320,9 +320,7 @@ class Session:
     def _failure(self, attempt: Attempt, state: State, log: str) -> RunFailedError | RunCancelledError:
         """Note how an unfinished run ended, and say so."""
         why = live.reason(log) or state.failure or "its log gives no reason"
-        # a time-out is reported as a cancellation; only its message tells
-        timed_out = "max allowed execution duration" in state.failure
-        cancelled = state.status == "CANCEL_ACKNOWLEDGED" and not timed_out
+        cancelled = state.status == "CANCEL_ACKNOWLEDGED" and not state.timed_out
         go_on = " from its checkpoint" if attempt.checkpoint else ""
         self.receipt.update(phase="failed", failure=why)
         kind = RunCancelledError if cancelled else RunFailedError

@@ -26,6 +26,11 @@ class State:
     status: str
     failure: str = ""
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether Kaggle has ended the session at its limit, which it calls a cancellation."""
+        return "max allowed execution duration" in self.failure
+
 
 def look(kaggle: Kaggle, owner: str, attempt: Attempt, settings: KaggleSettings) -> State:
     """Ask once for the state of exactly the version that we pushed.
