@@ -18,9 +18,10 @@ from stages.common.golden import golden_cases
 from stages.common.grammar import build_grammar
 from stages.common.lines import annotate
 from stages.generate import generate, quotas
-from stages.generating.commands import Everyday, FromGrammar, Slots
+from stages.generating.commands import Everyday, FromGrammar, Slots, is_chained
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS
 from stages.generating.skeleton import group_key, mask, mistake
+from stages.generating.sources import CommandPopularity, CorrectLines
 from stages.generating.tables import read_tables, read_yaml
 
 TABLES = read_tables()
@@ -244,13 +245,35 @@ def test_dangerous_lines_are_drawn_as_rarely_as_the_table_says():
 def grammar_lines(never: list[str]) -> list[str]:
     """Lines of `git log` drawn from the grammar, one option far oftener than the others."""
     table, counts = {**TABLES.sampling, "never_drawn": never}, Counter({("git", "log", "--oneline"): 1000})
-    lines = FromGrammar(BASH, {"git": 1.0}, {"git": {"log": 1.0}}, Slots(TABLES.slots), table, counts, {})
+    bare = {("git", "log", ""), ("git", "log", "--oneline")}
+    lines = FromGrammar(BASH, {"git": 1.0}, {"git": {"log": 1.0}}, Slots(TABLES.slots), table, counts, bare, {})
     return [draw.line for number in range(100) if (draw := lines.draw(Random(number)))]
 
 
 def test_an_option_that_is_never_to_be_drawn_stands_in_no_line_of_the_grammar():
     assert any("--oneline" in line for line in grammar_lines([]))
     assert not any("--oneline" in line for line in grammar_lines(["--oneline"]))
+
+
+def drawn_from_grammar(start: str) -> set[str]:
+    """Lines of bash drawn from the grammar that start so."""
+    params = PARAMS.model_copy(update={"grammar_share": 1.0})
+    lines = CorrectLines(BASH, CommandPopularity(BASH, TABLES), TABLES, params, lambda *_: True)
+    draws = [lines.draw("correct", "none", Random(number)) for number in range(6000)]
+    return {draw.line for draw in draws if draw and draw.line.startswith(start) and not is_chained(draw.line)}
+
+
+def test_an_argument_that_everyday_lines_always_have_is_drawn_though_the_grammar_calls_it_optional():
+    restored = drawn_from_grammar("git restore")
+    assert restored
+    assert [line for line in restored if all(word.startswith("-") for word in line.split()[2:])] == []
+    assert "git status" in drawn_from_grammar("git status")
+
+
+def test_two_grammars_of_one_command_do_not_ask_for_its_argument_twice():
+    made = drawn_from_grammar("mkdir ")
+    assert made
+    assert [line for line in made if len([word for word in line.split() if not word.startswith("-")]) > 2] == []
 
 
 def test_powershell_ignores_case_and_keeps_script_blocks_whole():

@@ -36,6 +36,9 @@ def made(kind: str, line: str, shell: str = "bash") -> set[str]:
     [
         ("wrong_case", "bash", "git merge --no-ff dev", set()),  # nobody shifts one long word
         ("wrong_case", "bash", "tsc --noEmit", {"tsc --noemit"}),
+        ("two_dashes", "bash", "ls -la", {"ls --la"}),
+        ("two_dashes", "bash", "cat -A notes.txt", set()),  # nobody shifts after two dashes
+        ("synonym", "bash", "git merge --abort", {"git merge --cancel"}),  # not everything that means to end
         ("other_tool", "cmd", "dir /s", {"dir -s"}),
         ("other_tool", "cmd", "tasklist /svc", set()),  # which takes a dash too
     ],

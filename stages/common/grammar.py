@@ -148,7 +148,7 @@ def _merged(first: Node, second: Node) -> Node:
         first,
         options={**second.options, **first.options},
         subcommands=subcommands,
-        arguments=first.arguments + second.arguments,
+        arguments=first.arguments or second.arguments,
         folded_options={**second.folded_options, **first.folded_options},
     )
 

@@ -7,7 +7,7 @@ cluster of one-letter flags, an operator between commands, or a value that nobod
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stages.common.grammar import Grammar, Node
@@ -94,6 +94,18 @@ def annotate(line: str, grammar: Grammar) -> list[Word]:
             elif nodes and nodes[-1].subcommands:
                 nodes = (*nodes[:-1], nodes[-1].without_subcommands())
     return words
+
+
+def arguments(words: Iterable[Word], grammar: Grammar) -> Iterator[Word]:
+    """The values that belong to no option."""
+    value_next = False
+    for word in words:
+        if word.role in (OPTION, FLAGS):
+            value_next = _option_role(word.text, word.nodes, grammar)[1]
+            continue
+        if word.role == VALUE and not value_next:
+            yield word
+        value_next = False
 
 
 def _still_wrapped(nodes: tuple[Node, ...], grammar: Grammar) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -145,14 +145,17 @@ class FromGrammar:
         slots: Slots,
         table: Mapping,
         counts: Mapping[tuple[str, ...], int],
+        bare: Container[tuple[str, ...]],
         singles: Mapping[str, Everyday],
     ) -> None:
         """`counts` tells in how many everyday lines an option stands: (tool, ..., option) -> lines.
 
+        `bare`: what stands in one without an argument, (tool, ..., option), and with "" for no option.
         `singles`: the everyday lines of a tool that are one command.
         """
         self._grammar = grammar
-        found = {tool: grammar.command(tool) for tool in weights if tool not in table["skip"]}
+        self._skip = frozenset(table["skip"])
+        found = {tool: grammar.command(tool) for tool in weights if tool not in self._skip}
         nodes = {tool: node for tool, node in found.items() if node}
         self._tools = Weighted({tool: weights[tool] for tool in nodes})
         self._subcommands = {
@@ -166,7 +169,7 @@ class FromGrammar:
         self._option_counts = table["option_counts"]
         self._plain_option = re.compile(table["plain_option"])
         self._everyday_bonus = table["everyday_bonus"]
-        self._counts = counts
+        self._counts, self._bare = counts, bare
         self._singles = singles
         self._extended = frozenset(table["extended_sources"])
         self._common = frozenset(table["common_options"])
@@ -190,10 +193,10 @@ class FromGrammar:
             node = node.subcommands[name]
             words.append(name)
             path += " " + name
-            if node.subcommands:
+            if node.subcommands or path in self._skip:
                 return None
         options = self._options(path, node, rng)
-        arguments = self._arguments(node.arguments, rng)
+        arguments = self._arguments(node.arguments, self._may_be_bare(path, options), rng)
         if arguments is None:
             return None
         return Draw(" ".join([*words, *options, *arguments]), path)
@@ -254,10 +257,17 @@ class FromGrammar:
             return rng.choice(option.choices)
         return self._slots.fill(self._slot(option.argument, "") or "", rng)
 
-    def _arguments(self, arguments: Sequence[Argument], rng: Random) -> list[str] | None:
-        words = []
+    def _may_be_bare(self, path: str, options: Sequence[str]) -> bool:
+        """Whether people type it without an argument; grammars call arguments optional that nobody leaves out."""
+        place = tuple(path.split())
+        known = [option for option in options if self._counts[(*place, option.lower())]]
+        return all((*place, option) in self._bare for option in known or [""])
+
+    def _arguments(self, arguments: Sequence[Argument], may_be_bare: bool, rng: Random) -> list[str] | None:
+        """Values for the first two arguments; None where one has to be given and no slot has values for it."""
+        words: list[str] = []
         for argument in arguments[:2]:
-            if argument.optional and rng.random() < 0.6:
+            if argument.optional and (words or may_be_bare) and rng.random() < 0.6:
                 continue
             slot = self._slot(argument.name, argument.template)
             if slot is None:
@@ -265,7 +275,7 @@ class FromGrammar:
                     continue
                 return None
             words.append(self._slots.fill(slot, rng))
-        return words
+        return words if words or may_be_bare else None
 
     def _slot(self, name: str, template: str) -> str | None:
         """The template of the values for an argument of that name in the grammar, or of that kind."""

@@ -9,7 +9,7 @@ from random import Random
 from stages.common.config import DataParams
 from stages.common.danger import danger_table, find_dangers
 from stages.common.grammar import Grammar, system_of
-from stages.common.lines import OPTION, SUBCOMMAND, annotate
+from stages.common.lines import FLAGS, OPERATOR, OPTION, SUBCOMMAND, Word, annotate, arguments
 from stages.generating.commands import Draw, Everyday, FromGrammar, Slots, is_chained
 from stages.generating.tables import Tables, chained_lines, command_weights, everyday_lines
 
@@ -21,19 +21,32 @@ class CommandPopularity:
         self._grammar = grammar
         self.weights, self.shares = command_weights(tables, grammar.shell)
         self._least = min(self.weights.values(), default=1.0) / 4
-        self.counts = self._everyday_counts(tables)
-
-    def _everyday_counts(self, tables: Tables) -> Counter[tuple[str, ...]]:
+        self.counts: Counter[tuple[str, ...]] = Counter()
         """How many everyday lines have an option or a subcommand: (tool, ..., word) -> lines."""
-        counts: Counter[tuple[str, ...]] = Counter()
+        self.bare: set[tuple[str, ...]] = set()
+        """What stands in an everyday line without an argument: (tool, ..., option), and with "" for no option."""
         slots, rng = Slots(tables.slots), Random(0)
-        for lines in everyday_lines(tables, self._grammar.shell).values():
+        for lines in everyday_lines(tables, grammar.shell).values():
             for line in lines:
-                for word in annotate(slots.fill(line, rng), self._grammar):
-                    if word.role in (OPTION, SUBCOMMAND) and word.nodes:
-                        name = word.text.partition(self._grammar.value_separator(word.text))[0]
-                        counts[(*(node.name for node in word.nodes), name.lower())] += 1
-        return counts
+                self._read(annotate(slots.fill(line, rng), grammar))
+
+    def _read(self, words: Sequence[Word]) -> None:
+        """Take notes of an everyday line."""
+        for word in words:
+            if word.role in (OPTION, SUBCOMMAND) and word.nodes:
+                self.counts[(*(node.name for node in word.nodes), self._name(word).lower())] += 1
+        given = any(word.nodes for word in arguments(words, self._grammar))
+        if given or not words[-1].nodes or any(word.role == OPERATOR for word in words):
+            return
+        place = [node.name for node in words[-1].nodes]
+        if words[-1].role == SUBCOMMAND:
+            place.append(words[-1].text)
+        options = [self._name(word) for word in words if word.role in (OPTION, FLAGS)]
+        self.bare.update((*place, option) for option in options or [""])
+
+    def _name(self, word: Word) -> str:
+        """The word without the value that an option has."""
+        return word.text.partition(self._grammar.value_separator(word.text))[0]
 
     def after(self, path: tuple[str, ...], word: str) -> float:
         """The popularity of a subcommand or an option after a path such as ("git", "commit")."""
@@ -96,6 +109,7 @@ class CorrectLines:
             slots,
             tables.sampling,
             popularity.counts,
+            popularity.bare,
             {tool: everyday({tool: lines}) for tool, lines in single.items() if lines},
         )
         paths = tables.known_paths[_path_system(system)]

@@ -116,8 +116,8 @@ class WrongOptions:
         return any(re.fullmatch(r"-[A-Za-z]{3,}", spelling) for node in nodes for spelling in node.options)
 
     def _two_dashes(self, word: Word, name: str, rng: Random) -> str | None:
-        """`-la` as `--la`, `-Recurse` as `--Recurse`, unless a long option begins so."""
-        if not re.fullmatch(r"-[A-Za-z][A-Za-z]*", name):
+        """`-la` as `--la`, `-Recurse` as `--Recurse`, unless a long option begins so; `-V` nobody gets wrong."""
+        if not re.fullmatch(r"-[a-z]|-[A-Za-z]{2,}", name):
             return None
         wrong = "-" + name
         if any(spelling.startswith(wrong) for node in word.nodes for spelling in node.options):
