@@ -63,7 +63,7 @@ def generate_shell(
     shell: str, tables: Tables, params: config.DataParams, seed: int, task: str
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one shell, family by family. Raises as `generate` does."""
-    grammar = build_grammar(shell, tables.grammars, tables.sampling["wrappers"])
+    grammar = build_grammar(shell, tables.grammars)
     generator = ShellGenerator(grammar, tables, params, seed, golden_inputs(), task)
     for (of_shell, family), count in quotas(params.rows, params.shells, params.families).items():
         if of_shell != shell:

@@ -26,6 +26,9 @@ ADDED = [
     ("bash", "ls /dev/sdb1", "mkfs.ext4 /dev/sdb1", ["disk: mkfs.ext4"]),
     ("bash", "curl https://example.com/i.sh", "curl https://example.com/i.sh | sh", ["download_and_run"]),
     ("zsh", "ls", ":(){ :|:& };:", ["fork_bomb"]),
+    ("bash", "timeout 9 ls build", "timeout 9 rm build", ["remove: rm"]),
+    ("bash", "setsid ls build", "setsid rm build", ["remove: rm"]),
+    ("bash", "env -i ls build", "env -i rm build", ["remove: rm"]),
     ("bash", "ssh web 'ls /srv'", "ssh web 'sudo ls /srv'", ["elevation: sudo"]),
     (
         "powershell",

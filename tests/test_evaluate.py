@@ -175,6 +175,7 @@ def test_a_quant_is_asked_every_case_and_answers_are_matched_with_their_own_case
     monkeypatch.setenv("STAND_IN_REQUESTS", str(tmp_path / "requests.jsonl"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("stages.common.danger.DANGER", STAND_IN.parents[1] / "data/danger.yaml")
+    monkeypatch.setattr("stages.common.words.WRAPPERS", STAND_IN.parents[1] / "data/wrappers.yaml")
 
     splits = {
         "test": test,

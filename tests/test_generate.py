@@ -25,10 +25,9 @@ from stages.generating.sources import CommandPopularity, CorrectLines
 from stages.generating.tables import read_tables, read_yaml
 
 TABLES = read_tables()
-WRAPPERS = TABLES.sampling["wrappers"]
-BASH = build_grammar("bash", TABLES.grammars, WRAPPERS)
-POWERSHELL = build_grammar("powershell", TABLES.grammars, WRAPPERS)
-CMD = build_grammar("cmd", TABLES.grammars, WRAPPERS)
+BASH = build_grammar("bash", TABLES.grammars)
+POWERSHELL = build_grammar("powershell", TABLES.grammars)
+CMD = build_grammar("cmd", TABLES.grammars)
 PARAMS = DataParams(
     rows=2400,
     shells={"bash": 0.35, "zsh": 0.25, "powershell": 0.20, "cmd": 0.12, "fish": 0.05, "tcsh": 0.03},
@@ -214,6 +213,15 @@ def test_a_malformed_table_is_named(tmp_path):
         ("xargs -n 1 git add", "command option value command subcommand"),
         ("xargs -0 rm", "command value command"),
         ("sudo -- git push", "command option command subcommand"),
+        ("env NODE_ENV=test npm install", "command value command subcommand"),
+        ("env -u HOME git pull", "command option value command subcommand"),
+        ("pkexec systemctl restart nginx", "command command subcommand value"),
+        ("doas -u www git pull", "command option value command subcommand"),
+        ("time git pull", "command command subcommand"),
+        ("nohup git pull > out.txt &", "command command subcommand operator value operator"),
+        ("timeout 10s git pull", "command value command subcommand"),
+        ("timeout -s KILL 10s git pull", "command option value value command subcommand"),
+        ("FOO=1 nice -n 5 make", "value command option value command"),
         ("while true; do git pull; done", "command command operator command command subcommand operator command"),
         ("if ! git pull", "command command command subcommand"),
     ],

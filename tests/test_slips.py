@@ -13,10 +13,7 @@ from stages.generating.slips import Slips
 from stages.generating.tables import read_tables
 
 TABLES = read_tables()
-WRAPPERS = TABLES.sampling["wrappers"]
-GRAMMARS = {
-    shell: build_grammar(shell, TABLES.grammars, WRAPPERS) for shell in ("bash", "fish", "powershell", "cmd")
-}
+GRAMMARS = {shell: build_grammar(shell, TABLES.grammars) for shell in ("bash", "fish", "powershell", "cmd")}
 SLIPS = {shell: Slips(TABLES.slips, grammar) for shell, grammar in GRAMMARS.items()}
 
 

@@ -263,7 +263,8 @@ def some_rows(count: int = 200) -> list[dict]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    names = [f"data/{name}.yaml" for name in ("danger", "mistakes", "requests", "sampling", "slips", "validation")]
+    tables = ("danger", "mistakes", "requests", "slips", "validation", "wrappers")
+    names = [f"data/{name}.yaml" for name in tables]
     for name in (*names, "tests/inference_test_cases.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)

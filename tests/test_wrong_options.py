@@ -13,7 +13,7 @@ from stages.generating.typos import Typos
 from stages.generating.wrong_options import WrongOptions, synonym_table
 
 TABLES = read_tables()
-GRAMMARS = {shell: build_grammar(shell, TABLES.grammars, TABLES.sampling["wrappers"]) for shell in ("bash", "cmd")}
+GRAMMARS = {shell: build_grammar(shell, TABLES.grammars) for shell in ("bash", "cmd")}
 
 
 def made(kind: str, line: str, shell: str = "bash") -> set[str]:

@@ -7,12 +7,13 @@ parameters and their types. Here they become the same thing: a `Node` with optio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stages.common.files import read_json
+from stages.common.words import Wrappers, wrappers
 
 GRAMMARS = ("posix", "hand", "powershell", "cmd")
 
@@ -82,7 +83,7 @@ class Grammar:
 
     shell: str
     commands: Mapping[str, Node]
-    wrappers: frozenset[str]
+    wrappers: Wrappers
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -108,13 +109,8 @@ class Grammar:
         return ":" if word.startswith("/") or (self.shell == "powershell" and not word.startswith("--")) else "="
 
 
-def build_grammar(
-    shell: str, tables: Mapping[str, Mapping[str, Any]], wrappers: Mapping[str, Sequence[str]]
-) -> Grammar:
-    """The grammar of one shell out of the parsed files of `data/grammar/` (name without ending -> content).
-
-    `wrappers`: those of `data/sampling.yaml`, by system and for `all`.
-    """
+def build_grammar(shell: str, tables: Mapping[str, Mapping[str, Any]]) -> Grammar:
+    """The grammar of one shell out of the parsed files of `data/grammar/` (name without ending -> content)."""
     fig, hand = (dict(_specs(tables[table])) for table in ("posix", "hand"))
     commands = {name: _node(name, spec, "fig") for name, spec in fig.items() if "like" not in spec}
     for name, spec in hand.items():
@@ -131,7 +127,7 @@ def build_grammar(
                 commands[spelling.lower()] = replace(node, name=spelling)
     if shell == "powershell":
         commands |= _cmdlets(tables["powershell"])
-    return Grammar(shell, commands, frozenset((*wrappers["all"], *wrappers.get(system_of(shell), ()))))
+    return Grammar(shell, commands, wrappers(system_of(shell)))
 
 
 def _specs(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -62,25 +62,27 @@ def annotate(line: str, grammar: Grammar) -> list[Word]:
     """The words of a line with their roles; unknown words are values, so that they are never corrected."""
     words: list[Word] = []
     nodes: tuple[Node, ...] = ()
-    at_command, value_next, options_ended = True, False, False
+    at_command, value_next, value_before, options_ended = True, False, False, False
     for text, start, end, is_operator in split(line):
         if is_operator:
             words.append(Word(text, start, end, OPERATOR))
             if text in _NEW_COMMAND:
-                nodes, at_command, value_next, options_ended = (), True, False, False
+                nodes, at_command, value_next, value_before, options_ended = (), True, False, False, False
             elif _REDIRECTIONS.fullmatch(text):
                 value_next = True
         elif value_next:
             words.append(Word(text, start, end, VALUE, nodes))
             value_next = False
         elif at_command and not (nodes and (grammar.is_option(text) or text.startswith("-"))):
-            if _ASSIGNMENT.match(text):
+            if _ASSIGNMENT.match(text) or value_before:
                 words.append(Word(text, start, end, VALUE))
+                value_before = False
                 continue
             node = grammar.command(text)
             nodes = (node,) if node else ()
             words.append(Word(text, start, end, COMMAND, nodes))
-            at_command, options_ended = text in grammar.wrappers, False
+            at_command, options_ended = text in grammar.wrappers.names, False
+            value_before = text in grammar.wrappers.valued
         elif grammar.is_option(text) and not options_ended:
             role, value_next = _option_role(text, nodes, grammar)
             words.append(Word(text, start, end, role, nodes))
@@ -110,7 +112,7 @@ def arguments(words: Iterable[Word], grammar: Grammar) -> Iterator[Word]:
 
 def _still_wrapped(nodes: tuple[Node, ...], grammar: Grammar) -> bool:
     """After an option of `sudo` and its like a command may still follow; after others it may not."""
-    return len(nodes) == 1 and nodes[0].name in grammar.wrappers
+    return len(nodes) == 1 and nodes[0].name in grammar.wrappers.names
 
 
 def _option_role(text: str, nodes: tuple[Node, ...], grammar: Grammar) -> tuple[str, bool]:

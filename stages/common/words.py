@@ -4,6 +4,12 @@ Quotes stay on their words. Operators, redirections, parentheses and the braces 
 """
 
 import re
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import yaml
 
 _QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*\""""
 _WORD = re.compile(
@@ -15,13 +21,28 @@ _WORD = re.compile(
     re.VERBOSE,
 )
 _SEPARATORS = frozenset(["&&", "||", "|", "|&", ";", "&", "$(", "(", ")", "`", "{", "}"])
-_RUN_AS = frozenset(["sudo", "doas", "pkexec", "gsudo", "env"])
-_RUN = frozenset(["time", "nohup", "nice", "exec", "command", "builtin", "xargs", "watch"])
-_KEYWORDS = frozenset(["if", "elif", "then", "else", "while", "until", "do", "!", "not", "and", "or", "begin"])
-_PREFIXES = _RUN_AS | _RUN | _KEYWORDS
+WRAPPERS = Path("data/wrappers.yaml")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _MAY_TAKE_A_VALUE = re.compile(r"-[A-Za-z]|--[a-z-]+")
 _QUOTED_WHOLE = re.compile(rf"{_QUOTED}")
+
+
+@dataclass(frozen=True)
+class Wrappers:
+    """What a command may follow: commands that run another one, and keywords."""
+
+    names: frozenset[str]
+    valued: frozenset[str]
+    """Those of them between which and the command stands a value."""
+
+
+@cache
+def wrappers(system: str | None = None) -> Wrappers:
+    """Those of a system (posix, powershell, cmd); of all of them where none is given."""
+    content = yaml.safe_load(WRAPPERS.read_text(encoding="utf-8"))
+    by_system = content["wrappers"]
+    names = frozenset(chain(*by_system.values())) if system is None else frozenset(by_system[system])
+    return Wrappers(names, names & frozenset(content["valued"]))
 
 
 def blanks_once(command: str) -> str:
@@ -42,8 +63,8 @@ def unquote(word: str) -> str:
 def simple_commands(command: str) -> list[list[str]]:
     """The simple commands of a line, each a list of words that starts with a command word.
 
-    A prefix such as `sudo` starts one, and so does the word after it: `sudo apt update` gives
-    `[sudo, apt, update]` and `[apt, update]`. Behind a prefix's option may stand its value or a command, which
+    A wrapper such as `sudo` starts one, and so does the word after it: `sudo apt update` gives
+    `[sudo, apt, update]` and `[apt, update]`. Behind a wrapper's option may stand its value or a command, which
     nothing here can tell: `sudo -u me ls` gives `[me, ls]` and `[ls]` too. Assignments before a command word are
     left out.
     """
@@ -57,7 +78,7 @@ def simple_commands(command: str) -> list[list[str]]:
                 current = current[1:]
             found.append(current)
             while len(current) > 1 and _leads(current[0]):
-                value_may_follow = _MAY_TAKE_A_VALUE.fullmatch(current[0])
+                value_may_follow = _MAY_TAKE_A_VALUE.fullmatch(current[0]) or current[0] in wrappers().valued
                 current = current[1:]
                 found.append(current)
                 if value_may_follow and len(current) > 1 and not _leads(current[0]):
@@ -68,8 +89,8 @@ def simple_commands(command: str) -> list[list[str]]:
 
 
 def _leads(word: str) -> bool:
-    """Whether a command may follow: a prefix, or what only a prefix has before its command."""
-    return word.lower() in _PREFIXES or word.startswith("-") or bool(_ASSIGNMENT.match(word))
+    """Whether a command may follow: a wrapper, or what only a wrapper has before its command."""
+    return word.lower() in wrappers().names or word.startswith("-") or bool(_ASSIGNMENT.match(word))
 
 
 def quoted_lines(command: str) -> list[str]:

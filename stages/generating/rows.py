@@ -253,7 +253,7 @@ class ShellGenerator:
             if self._lines.is_heldout(word.text):
                 return word
         for word in commands:
-            if word.tool and word.tool not in self._grammar.wrappers:
+            if word.tool and word.tool not in self._grammar.wrappers.names:
                 return word
         return commands[0] if commands else words[0]
 

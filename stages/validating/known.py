@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from stages.common.grammar import Grammar, build_grammar, read_grammars, system_of
 from stages.common.lines import COMMAND, FLAGS, OPERATOR, OPTION, SUBCOMMAND, VALUE, Word, annotate
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
 _TABLES = Path("data/grammar")
-_SAMPLING = Path("data/sampling.yaml")
 
 
 @dataclass
@@ -40,9 +37,8 @@ class Looked:
 def grammars_by_system() -> Mapping[str, Grammar]:
     """System (posix, powershell, cmd) -> its grammar; the POSIX shells have the same."""
     tables = read_grammars(_TABLES)
-    wrappers = yaml.safe_load(_SAMPLING.read_text(encoding="utf-8"))["wrappers"]
     shells = {"posix": "bash", "powershell": "powershell", "cmd": "cmd"}
-    return {system: build_grammar(shell, tables, wrappers) for system, shell in shells.items()}
+    return {system: build_grammar(shell, tables) for system, shell in shells.items()}
 
 
 def look_up(rows: Sequence[Row], grammars: Mapping[str, Grammar], seed: int) -> Looked:
