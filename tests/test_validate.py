@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from stages.common.chat import ToolResult, system_prompt
+from stages.validating import judging
 from stages.validating.collection import (
     check_repetition,
     check_shares,
@@ -172,6 +174,30 @@ BAD = [
 def test_a_bad_row_breaks_the_rule_that_names_its_fault(tmp_path, rule, message, row):
     found = broken(tmp_path, row)
     assert [each for each in found if each[0] == rule and message in each[1]], found
+
+
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    file = write(
+        tmp_path / "rows.jsonl", [content(before=f"git psuh {n}", after=f"git push {n}") for n in range(900)]
+    )
+    seen, most = [], 0
+    read = judging.stretches
+
+    def watched(files):
+        nonlocal most
+        for stretch in read(files):
+            seen.append(weakref.ref(stretch))
+            most = max(most, sum(ref() is not None for ref in seen))
+            yield stretch
+            del stretch
+
+    monkeypatch.setattr(judging, "STRETCH", 10)
+    monkeypatch.setattr(judging, "stretches", watched)
+    rows, findings = read_and_judge([file], 60)
+    assert [row.line for row in rows] == list(range(1, 901))
+    assert not findings
+    assert len(seen) == 90
+    assert most <= 8 * os.cpu_count()
 
 
 def rows_of(*contents) -> list[Row]:

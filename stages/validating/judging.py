@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,6 +20,8 @@ from stages.validating.rules import check_row
 
 STRETCH = 4000
 """Lines that a process judges at a time."""
+_WAITING = 3
+"""Stretches a core that are read ahead, so that none waits for the next."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,50 @@ def read_and_judge(files: Sequence[Path], max_chars: int) -> tuple[list[Row], li
     """All rows of the files in their order, and every finding about a single line."""
     rows: list[Row] = []
     findings: list[Finding] = []
-    for judged, found in _judge_all(list(stretches(files)), max_chars):
-        rows += judged
+    work = stretches(files)
+    first = list(_until_long(work))
+    if sum(len(stretch.lines) for stretch in first) <= STRETCH:
+        judged = (judge(stretch, max_chars) for stretch in first)
+    else:
+        judged = _judge_on_all_cores(chain(first, work), sum(map(_size, files)), max_chars)
+    for of_stretch, found in judged:
+        rows += of_stretch
         findings += found
     return rows, findings
 
 
-def _judge_all(work: Sequence[Stretch], max_chars: int) -> Iterator[tuple[list[Row], list[Finding]]]:
-    total = sum(len(stretch.lines) for stretch in work)
-    if total <= STRETCH:
-        yield from (judge(stretch, max_chars) for stretch in work)
-        return
+def _until_long(work: Iterator[Stretch]) -> Iterator[Stretch]:
+    """The first stretches, until they are more than one process should judge."""
+    lines = 0
+    while lines <= STRETCH and (stretch := next(work, None)):
+        lines += len(stretch.lines)
+        yield stretch
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
+
+
+def _judge_on_all_cores(
+    work: Iterator[Stretch], size: int, max_chars: int
+) -> Iterator[tuple[list[Row], list[Finding]]]:
+    """What `judge` says of each stretch, in their order, a few of them in memory at a time; `size` is in bytes."""
+    cores = os.cpu_count() or 1
     # a forked process has the tables that this one has read
     context = multiprocessing.get_context("fork")
+    running: deque[tuple[int, Future[tuple[list[Row], list[Finding]]]]] = deque()
     with (
-        ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=die_with_parent) as pool,
-        tqdm(total=total, desc="rows judged", unit="row") as bar,
+        ProcessPoolExecutor(cores, mp_context=context, initializer=die_with_parent) as pool,
+        tqdm(total=size or None, desc="rows judged", unit="B", unit_scale=True) as bar,
     ):
-        for stretch, judged in zip(work, pool.map(judge, work, [max_chars] * len(work)), strict=True):
-            bar.update(len(stretch.lines))
-            yield judged
+
+        def start(count: int) -> None:
+            for stretch in islice(work, count):
+                running.append((sum(map(len, stretch.lines)), pool.submit(judge, stretch, max_chars)))
+
+        start(cores * _WAITING)
+        while running:
+            read, judged = running.popleft()
+            yield judged.result()
+            bar.update(read)
+            start(1)
