@@ -125,7 +125,7 @@ def main() -> None:
     """The stage, or with arguments a look at single files."""
     # Rows hold no cycles, and looking for some in ever more rows would take a quarter of the time.
     gc.disable()
-    limits()  # before the processes that judge are forked, which then have it too
+    limits(), grammars_by_system()  # before the processes that judge are forked, which then have them too
     params = data_params()
     if files := sys.argv[1:]:
         paths = [Path(file) for file in files]

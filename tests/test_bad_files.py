@@ -121,6 +121,7 @@ FAULTS: dict[str, tuple[str, bytes | dict]] = {
     "an unfilled slot": ("leftover", row("gti show {commit}", "git show {commit}")),
     "a placeholder": ("leftover", row("gti show <commit>", "git show <commit>", "fish")),
     "a TODO": ("leftover", row("gti show TODO", "git show TODO")),
+    "a command for a typo": ("mistyped", row("cat notes.txt", "cut notes.txt")),
     "an invented URL": ("invented", row("gti clone", "git clone https://example.com/a.git")),
     "an invented path": ("invented", row("cta", "cat /etc/hosts")),
     "an invented number": ("invented", row("haed -n", "head -n 5")),

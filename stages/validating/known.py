@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from stages.common.grammar import Grammar, build_grammar, read_grammars, system_of
@@ -14,6 +16,10 @@ from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
 _TABLES = Path("data/grammar")
+_MARKS = re.compile(r"[=:|&;<>()]")
+"""What may stand beside a word without a blank."""
+_NATIVE = ("cmd", "psscriptanalyzer")
+"""Sources of what only the Windows shells have."""
 
 
 @dataclass
@@ -34,11 +40,54 @@ class Looked:
         return Counter(word for _, word in self.unknown)
 
 
+@cache
 def grammars_by_system() -> Mapping[str, Grammar]:
     """System (posix, powershell, cmd) -> its grammar; the POSIX shells have the same."""
     tables = read_grammars(_TABLES)
     shells = {"posix": "bash", "powershell": "powershell", "cmd": "cmd"}
     return {system: build_grammar(shell, tables) for system, shell in shells.items()}
+
+
+def known_at(line: str, place: int, system: str) -> str | None:
+    """What stands at a place of a line if it is a command, a subcommand or an option that the grammars know.
+
+    `system`: one of `grammars_by_system`. A command of POSIX counts for nothing in the Windows shells, which may
+    lack it.
+    """
+    grammar = grammars_by_system()[system]
+    text = _text_at(line, place)
+    if not _MARKS.search(text) and (text.lower() if grammar.fold else text) not in _vocabulary(system):
+        return None  # nearly every typo, at the cost of one look
+    for word in annotate(line, grammar):
+        if word.end < place:
+            continue
+        if word.role == COMMAND and word.nodes and (system == "posix" or word.nodes[0].source in _NATIVE):
+            return f"the command {word.text}"
+        if word.role == SUBCOMMAND:
+            return f"the subcommand {word.tool} {word.text}"
+        if word.role == OPTION and word.nodes and _is_known(word, grammar):
+            return f"the option {word.tool} {word.text}"
+        return None
+    return None
+
+
+def _text_at(line: str, place: int) -> str:
+    """What stands between blanks around a place of a line."""
+    end = line.find(" ", place)
+    return line[line.rfind(" ", 0, place) + 1 : len(line) if end < 0 else end]
+
+
+@cache
+def _vocabulary(system: str) -> frozenset[str]:
+    """All commands, subcommands and options of a system, in lower case where it ignores case."""
+    grammar = grammars_by_system()[system]
+    words = set(grammar.commands)
+    nodes = list(grammar.commands.values())
+    while nodes:
+        node = nodes.pop()
+        words |= node.options.keys() | node.subcommands.keys()
+        nodes += node.subcommands.values()
+    return frozenset(map(str.lower, words) if grammar.fold else words)
 
 
 def look_up(rows: Sequence[Row], grammars: Mapping[str, Grammar], seed: int) -> Looked:

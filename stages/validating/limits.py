@@ -68,6 +68,8 @@ class Limits:
     skeleton_share_max: float
     skeleton_rows_any: int
     kinds_of_form: frozenset[str]
+    mistyped_families: frozenset[str]
+    mistyped_kinds: frozenset[str]
     foreign: Mapping[str, re.Pattern[str]]
     """Shell -> what no answer of it holds."""
     leftovers: Shapes
@@ -106,6 +108,8 @@ def limits() -> Limits:
         skeleton_share_max=content["skeleton_share_max"],
         skeleton_rows_any=content["skeleton_rows_any"],
         kinds_of_form=frozenset(content["kinds_of_form"]),
+        mistyped_families=frozenset(content["mistyped"]["families"]),
+        mistyped_kinds=frozenset(content["mistyped"]["kinds"]),
         foreign={shell: _any_of(shapes) for shell, shapes in content["foreign"].items()},
         leftovers=_shapes(content["leftovers"]),
         private=_shapes(content["private"]),

@@ -19,8 +19,9 @@ from stages.validating.tally import Tally
 
 REPORT = CACHE / "validate-report.jsonl"
 WORST_FIRST = [
-    "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "leftover", "invented",
-    "foreign", "grammar", "syntax", "form", "duplicate", "meta", "split", "size", "repetition", "shares",
+    "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "mistyped", "leftover",
+    "invented", "foreign", "grammar", "syntax", "form", "duplicate", "meta", "split", "size", "repetition",
+    "shares",
 ]  # fmt: skip
 """Unreadable first, then what would teach the model harm, then what would teach it nonsense, then bookkeeping."""
 

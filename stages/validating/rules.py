@@ -10,12 +10,14 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from rapidfuzz.distance import OSA
+from rapidfuzz.distance import OSA, Prefix
 
 from stages.common.chat import OUTPUT_CHARS, SHELLS, TOOLS, is_shown
 from stages.common.danger import added_danger
+from stages.common.grammar import system_of
 from stages.common.layouts import latin
 from stages.common.words import command_name, command_names, words
+from stages.validating.known import known_at
 from stages.validating.limits import PIECE, limits
 from stages.validating.rows import Finding, Row
 from stages.validating.syntax import parses
@@ -104,6 +106,20 @@ def form(row: Row, max_chars: int) -> Iterator[str]:
         return
     if "".join(row.before.casefold().split()) == "".join(row.after.casefold().split()):
         yield f"only blanks or capitals differ, which is no {kind}"
+
+
+def mistyped(row: Row, max_chars: int) -> Iterator[str]:
+    """The word with the typo is none that the grammar knows there: else there would be nothing to correct."""
+    family, kind = row.meta.get("family"), row.meta.get("kind")
+    if not (row.shell and isinstance(family, str) and isinstance(kind, str)):
+        return
+    if family not in limits().mistyped_families or kind not in limits().mistyped_kinds:
+        return
+    if row.before == row.after or row.before.count(" ") != row.after.count(" "):
+        return  # what differs first may be no mistyped word
+    place = Prefix.similarity(row.before, row.after)
+    if found := known_at(row.before, place, system_of(row.shell)):
+        yield f"there is {found}, which makes it no {kind}"
 
 
 def foreign(row: Row, max_chars: int) -> Iterator[str]:
@@ -213,6 +229,7 @@ ROW_RULES: dict[str, Rule] = {
     "null": null,
     "leftover": leftover,
     "invented": invented,
+    "mistyped": mistyped,
     "foreign": foreign,
     "syntax": syntax,
     "form": form,
