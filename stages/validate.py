@@ -36,6 +36,7 @@ from stages.common.paths import (
 )
 from stages.validating import card
 from stages.validating.collection import (
+    check_operators,
     check_repetition,
     check_shares,
     check_size,
@@ -63,6 +64,7 @@ def check_generated(rows: Sequence[Row], params: DataParams, task: str) -> list[
         *check_size(GENERATED, generated, params.rows),
         *check_shares(GENERATED, generated, wanted),
         *check_repetition(generated),
+        *check_operators(GENERATED, generated),
     ]
 
 
@@ -108,6 +110,7 @@ def write_card(
         "Families": card.asked_and_found(everything, "family", params.families),
         "Typing mistakes": card.typing_mix(everything, typing),
         "Lengths": card.lengths(everything),
+        "Operators of chained answers": card.operators(everything, limits().operator_shares),
         "All mistakes": card.kinds(everything),
         "Tools": card.tools(everything),
         "In no grammar": card.in_no_grammar(looked),

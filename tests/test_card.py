@@ -1,5 +1,6 @@
 """The data card: the shares that rows have, beside those that were asked for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from stages.validating import card
@@ -27,6 +28,14 @@ def test_the_mix_of_typing_mistakes_counts_only_those():
         ["omission", 2 / 3, 0.75],
         ["doubling", 1 / 3, 0.25],
     ]
+
+
+def test_operators_are_counted_once_an_answer_and_not_in_quotes():
+    answers = ["ls | wc -l | cat", "ls | sort > a.txt", "echo 'a | b'", "make && ls 2>&1"]
+    tally = Tally([replace(row(), after=answer) for answer in answers])
+    assert (tally.chained, tally.operators) == (3, {"|": 2, ">": 1, "&&": 1, "2>&1": 1})
+    assert card.operators(tally, {"|": 0.6, "||": 0.1})[1][:2] == [["`\\|`", 2 / 3, 0.6], ["`\\|\\|`", 0.0, 0.1]]
+    assert (tally + tally).chained == 6
 
 
 def test_lengths_are_counted_in_bars_of_ten_characters_without_gaps():

@@ -103,6 +103,7 @@ def test_simple_commands_look_behind_prefixes_and_operators():
     assert simple_commands("sudo -u me ls -l")[2:] == [["me", "ls", "-l"], ["ls", "-l"]]
     assert simple_commands("if ! git pull; then xargs -n1 rm; fi")[-3:] == [["-n1", "rm"], ["rm"], ["fi"]]
     assert simple_commands("sudo -u me nice -n 10 make")[-1] == ["make"]
+    assert simple_commands("timeout -s KILL 10s docker")[-1] == ["docker"]
     assert quoted_lines("cd 'src' && sh -c 'ls -l'") == ["ls -l"]
 
 

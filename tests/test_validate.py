@@ -15,6 +15,7 @@ import yaml
 from stages.common.chat import ToolResult, system_prompt
 from stages.validating import judging
 from stages.validating.collection import (
+    check_operators,
     check_repetition,
     check_shares,
     check_size,
@@ -259,6 +260,14 @@ def test_shares_may_be_off_by_half_a_point_and_no_more():
     assert not list(check_shares(Path("x"), rows, {"shell": {"bash": 0.5, "zsh": 0.5}}))
     found = list(check_shares(Path("x"), rows, {"shell": {"bash": 0.49, "zsh": 0.5, "fish": 0.01}}))
     assert [finding.message.split(",")[0].split()[-1] for finding in found] == ["bash", "fish"]
+
+
+def test_the_mix_of_operators_is_held_to_its_table_where_there_are_enough():
+    few = rows_of(content(before="sl | wc", after="ls | wc", tool="ls")) * (limits().operator_rows_any - 1)
+    assert not list(check_operators(Path("x"), few))
+    found = {finding.message.split(", ")[0] for finding in check_operators(Path("x"), [*few, few[0]])}
+    assert "100.00% of the answers with an operator have |" in found
+    assert "0.00% of the answers with an operator have &&" in found
 
 
 def test_a_line_may_not_be_most_of_the_rows_whatever_its_particulars():

@@ -20,6 +20,8 @@ _WORD = re.compile(
     """,
     re.VERBOSE,
 )
+_MAYBE_OPERATOR = re.compile(r"[|;&<>]|\$\(")
+_OPERATOR = re.compile(r"\d*[|;&<>]+\d?|\$\(")
 _SEPARATORS = frozenset(["&&", "||", "|", "|&", ";", "&", "$(", "(", ")", "`", "{", "}"])
 WRAPPERS = Path("data/wrappers.yaml")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
@@ -55,6 +57,13 @@ def words(command: str) -> list[str]:
     return _WORD.findall(command)
 
 
+def operators(command: str) -> set[str]:
+    """The operators, redirections and substitutions of a line, each once."""
+    if _MAYBE_OPERATOR.search(command) is None:  # most lines, at the cost of one search
+        return set()
+    return {word for word in words(command) if _OPERATOR.fullmatch(word)}
+
+
 def unquote(word: str) -> str:
     """The word without the pair of quotes around it."""
     return word[1:-1] if _QUOTED_WHOLE.fullmatch(word) else word
@@ -77,11 +86,14 @@ def simple_commands(command: str) -> list[list[str]]:
             while len(current) > 1 and _ASSIGNMENT.match(current[0]):
                 current = current[1:]
             found.append(current)
+            valued = 0
             while len(current) > 1 and _leads(current[0]):
-                value_may_follow = _MAY_TAKE_A_VALUE.fullmatch(current[0]) or current[0] in wrappers().valued
+                valued += current[0] in wrappers().valued
+                values_may_follow = valued + bool(_MAY_TAKE_A_VALUE.fullmatch(current[0]))
                 current = current[1:]
                 found.append(current)
-                if value_may_follow and len(current) > 1 and not _leads(current[0]):
+                while values_may_follow and len(current) > 1 and not _leads(current[0]):
+                    values_may_follow -= 1
                     current = current[1:]
                     found.append(current)
             current = []

@@ -38,6 +38,13 @@ def typing_mix(tally: Tally, weights: Mapping[str, float]) -> Table:
     return ["kind", "share", "target"], [[kind, counts[kind] / total, weights[kind] / weight] for kind in weights]
 
 
+def operators(tally: Tally, wanted: Mapping[str, float]) -> Table:
+    """The share of each operator among the answers that have one, beside the one that is wanted."""
+    names = [*wanted, *sorted(tally.operators.keys() - wanted.keys())]
+    shares = [[code(name), tally.operators[name] / max(tally.chained, 1), wanted.get(name, 0.0)] for name in names]
+    return ["operator", "share", "target"], shares
+
+
 def lengths(tally: Tally) -> Table:
     """How many typed lines are how long, in characters."""
     counts: Counter[int] = Counter()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from stages.common.golden import golden_inputs
-from stages.common.words import command_names
+from stages.common.words import command_names, operators
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
@@ -85,6 +86,19 @@ def check_shares(file: Path, rows: Sequence[Row], wanted: Mapping[str, Mapping[s
             if abs(share - target) > max(limits().share_tolerance, 1 / max(len(rows), 1)):
                 message = f"{share:.2%} of the rows have {key} {value}, {target:.2%} are asked for"
                 yield Finding(file, 0, "shares", message, f"{counts[value]} of {len(rows)} rows")
+
+
+def check_operators(file: Path, rows: Sequence[Row]) -> Iterator[Finding]:
+    """Chained answers have each operator in the share that is wanted; a few of them say nothing about that."""
+    chained = [found for row in rows if (found := operators(row.after))]
+    if len(chained) < limits().operator_rows_any:
+        return
+    counts = Counter(chain.from_iterable(chained))
+    for name, target in limits().operator_shares.items():
+        share = counts[name] / len(chained)
+        if abs(share - target) > limits().operator_tolerance:
+            message = f"{share:.2%} of the answers with an operator have {name}, {target:.2%} are asked for"
+            yield Finding(file, 0, "shares", message, f"{counts[name]} of {len(chained)} answers")
 
 
 def check_repetition(rows: Sequence[Row]) -> Iterator[Finding]:

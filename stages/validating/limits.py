@@ -67,6 +67,9 @@ class Limits:
     group_rows_any: int
     skeleton_share_max: float
     skeleton_rows_any: int
+    operator_shares: Mapping[str, float]
+    operator_tolerance: float
+    operator_rows_any: int
     kinds_of_form: frozenset[str]
     mistyped_families: frozenset[str]
     mistyped_kinds: frozenset[str]
@@ -107,6 +110,9 @@ def limits() -> Limits:
         group_rows_any=content["split"]["group_rows_any"],
         skeleton_share_max=content["skeleton_share_max"],
         skeleton_rows_any=content["skeleton_rows_any"],
+        operator_shares=content["operators"]["shares"],
+        operator_tolerance=content["operators"]["tolerance"],
+        operator_rows_any=content["operators"]["rows_any"],
         kinds_of_form=frozenset(content["kinds_of_form"]),
         mistyped_families=frozenset(content["mistyped"]["families"]),
         mistyped_kinds=frozenset(content["mistyped"]["kinds"]),

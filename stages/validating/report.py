@@ -65,11 +65,15 @@ def figures(
         "heldout_tools": len(heldout_tools),
         "known_share": round(known_share, 5),
         "exact_match_ceiling": round(ceiling, 5),
+        "chained_share": round(everything.chained / everything.rows, 5),
         "chars_mean": round(statistics.fmean(lengths), 2),
         "chars_p95": lengths[math.ceil(0.95 * len(lengths)) - 1],
         "chars_max": lengths[-1],
         "splits": {name: {"rows": tally.rows, "groups": tally.groups} for name, tally in tallies.items()},
         **{f"{key}_share": _shares(everything, key) for key in ("shell", "family", "kind", "source")},
+        "operator_share": {
+            name: round(count / everything.chained, 5) for name, count in sorted(everything.operators.items())
+        },
     }
 
 

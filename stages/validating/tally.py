@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from stages.common.words import operators
 from stages.validating.rows import Row
 
 KEYS = ("shell", "family", "kind", "source", "tool")
@@ -12,17 +13,25 @@ KEYS = ("shell", "family", "kind", "source", "tool")
 
 
 class Tally:
-    """How many rows have each value of `KEYS`, how many typed lines are how long, how many groups there are."""
+    """How many rows have each value of `KEYS`, how many typed lines are how long, how many groups there are.
+
+    And how many answers have an operator (`chained`), how many have each (`operators`).
+    """
 
     def __init__(self, rows: Iterable[Row]) -> None:
         values: Counter[tuple[str, ...]] = Counter()
         self.lengths: Counter[int] = Counter()
+        self.operators: Counter[str] = Counter()
+        self.chained = 0
         groups = set()
         for row in rows:
             meta = row.meta
             values[meta["shell"], meta["family"], meta["kind"], meta["source"], meta["tool"]] += 1
             self.lengths[len(row.before)] += 1
             groups.add(meta["group"])
+            if found := operators(row.after):
+                self.operators.update(found)
+                self.chained += 1
         self._values = values
         self.rows, self.groups = values.total(), len(groups)
 
@@ -38,5 +47,6 @@ class Tally:
         """Both together; no group is in two splits."""
         both = Tally(())
         both._values, both.lengths = self._values + other._values, self.lengths + other.lengths
+        both.operators, both.chained = self.operators + other.operators, self.chained + other.chained
         both.rows, both.groups = self.rows + other.rows, self.groups + other.groups
         return both
