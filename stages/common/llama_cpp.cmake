@@ -4,6 +4,13 @@ if(PROJECT_NAME STREQUAL "ggml")
   set(CMAKE_C_FLAGS_RELEASE "-O3 -DNDEBUG")
   set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
   set(CMAKE_UNITY_BUILD OFF)
+  # gcc optimises away most of what ggml configures Intel's tile registers with, and llama-server ends with SIGILL
+  # (ggml-org/llama.cpp#26954; seen with gcc 12 on Sapphire Rapids). Elsewhere no compiler knows these options.
+  include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag(-mno-amx-tile PIPELINE_KNOWS_AMX)
+  if(PIPELINE_KNOWS_AMX)
+    add_compile_options(-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+  endif()
 elseif(PROJECT_NAME STREQUAL "llama.cpp")
   # json.cpp specialises templates that its neighbours have instantiated by then; mtmd-helper refuses mtmd's
   # internal headers. Both stay out of the unity build. Deferred, because the targets are not there yet.
