@@ -22,6 +22,7 @@ from stages.common.words import quoted_lines, simple_commands, unquote, words
 DANGER = Path("data/danger.yaml")
 _BUNDLE = re.compile(r"-[A-Za-z]{1,6}")
 _MARKS = "-/"
+_RUN = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class DangerTable:
     edits: int
     edits_short: int
     short_letters: int
+    beginnings: frozenset[str]
+    """What dangerous words and commands begin with, up to the first mark, in lower case."""
     named: re.Pattern[str]
     """Any dangerous word or command."""
     choosy: re.Pattern[str]
@@ -57,7 +60,7 @@ class DangerTable:
     def may_hold(self, command: str) -> bool:
         """False only where a line holds nothing dangerous; most lines are settled by these few searches."""
         return bool(
-            self.named.search(command)
+            (not self.beginnings.isdisjoint(_RUN.findall(command.lower())) and self.named.search(command))
             or (self.choosy.search(command) and self.chosen.search(command))
             or any(shape.search(command) for shape in self.lines.values())
         )
@@ -91,6 +94,7 @@ def danger_table(shell: str) -> DangerTable:
         evidence={kind: re.compile(shape, re.IGNORECASE) for kind, shape in content["evidence"].items()},
         lines={kind: re.compile(shape, re.IGNORECASE) for kind, shape in content["lines"][group].items()},
         **content["typo"],
+        beginnings=frozenset(_RUN.search(name)[0].lower() for name in (*dangerous, *commands)),
         named=_any_word({*dangerous, *commands}),
         choosy=_any_word(name.split()[0] for name in options),
         chosen=re.compile(rf"-[A-Z]{{1,6}}(?![A-Z])|{_any_word(chain(*options.values())).pattern}", re.IGNORECASE),

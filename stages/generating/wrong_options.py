@@ -36,6 +36,7 @@ class WrongOptions:
         self._real_flags = real_flags
         self._only_slashes = only_slashes
         self._wrong: dict[tuple[str, str], list[str]] = {}
+        self._understood: dict[tuple[str, ...], bool] = {}
         for place, pairs in synonyms.items():
             for wrong, right in pairs.items():
                 self._wrong.setdefault((self._fold(place), self._fold(right)), []).append(wrong)
@@ -79,11 +80,14 @@ class WrongOptions:
 
     def _is_understood(self, spelling: str, nodes: tuple[Node, ...]) -> bool:
         """Whether it is an option, or the beginning of a long one, which many tools take for the option."""
-        start = self._fold(spelling)
-        is_long = len(spelling.lstrip("-")) > 1 and not spelling.startswith("/")
-        return self._is_valid(spelling, nodes) or (
-            is_long and any(self._fold(known).startswith(start) for node in nodes for known in node.options)
-        )
+        key = (spelling, *(node.name for node in nodes))
+        if key not in self._understood:
+            start = self._fold(spelling)
+            is_long = len(spelling.lstrip("-")) > 1 and not spelling.startswith("/")
+            self._understood[key] = self._is_valid(spelling, nodes) or (
+                is_long and any(self._fold(known).startswith(start) for node in nodes for known in node.options)
+            )
+        return self._understood[key]
 
     def _all_flags_valid(self, letters: str, nodes: tuple[Node, ...]) -> bool:
         real = self._real_flags.get(nodes[0].name, "")
