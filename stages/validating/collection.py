@@ -97,7 +97,10 @@ def check_operators(file: Path, rows: Sequence[Row]) -> Iterator[Finding]:
     for name, target in limits().operator_shares.items():
         share = counts[name] / len(chained)
         if abs(share - target) > limits().operator_tolerance:
-            message = f"{share:.2%} of the answers with an operator have {name}, {target:.2%} are asked for"
+            message = (
+                f"{share:.2%} of the answers with an operator have {name}, {target:.2%} are asked for; mend "
+                "data/chains.yaml, or `operators` in data/validation.yaml if it is meant"
+            )
             yield Finding(file, 0, "shares", message, f"{counts[name]} of {len(chained)} answers")
 
 
