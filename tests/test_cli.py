@@ -60,7 +60,7 @@ def test_a_defect_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("moment", [0.15, 1.5], ids=["while-it-imports", "at-work"])
+@pytest.mark.parametrize("moment", [0, 0.15, 1.5], ids=["before-it-begins", "while-it-imports", "at-work"])
 def test_a_stage_dies_with_the_process_that_started_it(tmp_path: Path, moment: float) -> None:
     package = tmp_path / "stages"
     package.mkdir()
@@ -72,7 +72,14 @@ def test_a_stage_dies_with_the_process_that_started_it(tmp_path: Path, moment: f
         "child = subprocess.Popen([sys.executable, '-m', 'stages.sleeper'])\n"
         f"time.sleep({moment}); print(child.pid, flush=True); time.sleep(60)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", starter], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", starter],
+        cwd=tmp_path,
+        env={**os.environ, "DVC_STAGE": "sleeper"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     child = int(parent.stdout.readline())
     assert _lives(child)
     parent.kill()

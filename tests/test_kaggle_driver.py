@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from kaggle_tree import HASTE, Tree
 from stand_in_kaggle import Account, Fault, StandInKaggle, alice, client, fault, serve
 from stand_in_kaggle.effects import Refuse
@@ -321,6 +322,28 @@ def test_a_run_longer_than_a_session_goes_on_from_its_checkpoint(tree: Tree, kag
     assert metrics["gpu_hours_estimated"] == round(needs[0] / 3600, 4)
 
 
+def hangs_after_a_checkpoint(tree: Tree, kaggle: StandInKaggle, ending: str) -> None:
+    """A trainer that saves a checkpoint and then does nothing, until Kaggle ends its session so."""
+    tree.use_stand_in_trainer(stops=1, hangs=60)
+    effect = replace(fault(ending).effect, at="train: saved")
+    kaggle.faults.add(replace(fault(ending), effect=effect))
+
+
+@pytest.mark.slow
+def test_a_trainer_that_hangs_is_ended_in_time_to_keep_its_checkpoint(tree: Tree, kaggle: StandInKaggle):
+    tree.use_stand_in_trainer(stops=1, hangs=60)
+    hasty = yaml.safe_load(tree.settings.read_text())
+    hasty["estimates"]["tiny"]["start_s"] = 4  # a session of 12 seconds
+    tree.settings.write_text(yaml.safe_dump(hasty))
+    during = tree.run()
+    assert during.returncode == FAILED, during.stdout
+    assert "run again to go on from its checkpoint" in during.stdout
+    assert tree.attempts()[0]["session_s"] < 12
+    after = tree.run()
+    assert after.returncode == DONE, after.stdout
+    assert kaggle.runs_started() == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "status"),
@@ -329,9 +352,8 @@ def test_a_run_longer_than_a_session_goes_on_from_its_checkpoint(tree: Tree, kag
 def test_a_session_that_kaggle_ends_leaves_its_checkpoint_to_the_next(
     tree: Tree, kaggle: StandInKaggle, ending: str, status: int
 ):
-    tree.use_stand_in_trainer(stops=1, hangs=60)
-    effect = replace(fault(ending).effect, at="train: saved")
-    kaggle.faults.add(replace(fault(ending), effect=effect), fault("download altered", times=4))
+    hangs_after_a_checkpoint(tree, kaggle, ending)
+    kaggle.faults.add(fault("download altered", times=4))
 
     during = tree.run()
 
@@ -348,9 +370,7 @@ def test_a_session_that_kaggle_ends_leaves_its_checkpoint_to_the_next(
 
 @pytest.mark.slow
 def test_a_session_cut_off_at_its_limit_is_gone_on_from_at_once(tree: Tree, kaggle: StandInKaggle):
-    tree.use_stand_in_trainer(stops=1, hangs=60)
-    ending = fault("session time-out")
-    kaggle.faults.add(replace(ending, effect=replace(ending.effect, at="train: saved")))
+    hangs_after_a_checkpoint(tree, kaggle, "session time-out")
     done = tree.run()
     assert done.returncode == DONE, done.stdout
     assert "its session was too short" in done.stdout
@@ -359,11 +379,9 @@ def test_a_session_cut_off_at_its_limit_is_gone_on_from_at_once(tree: Tree, kagg
 
 @pytest.mark.slow
 def test_nobody_elses_checkpoint_is_taken_for_ours(tree: Tree, kaggle: StandInKaggle):
-    tree.use_stand_in_trainer(stops=1, hangs=60)
+    hangs_after_a_checkpoint(tree, kaggle, "session time-out")
     trainer = tree.folder / "kaggle/train_lora.py"
     trainer.write_text(trainer.read_text().replace('"run_id": run["run_id"]', '"run_id": "oops-other"'))
-    ending = fault("session time-out")
-    kaggle.faults.add(replace(ending, effect=replace(ending.effect, at="train: saved")))
     during = tree.run()
     assert during.returncode == FAILED, during.stdout
     assert "from its checkpoint" not in during.stdout

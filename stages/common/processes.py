@@ -31,6 +31,16 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def is_orphan() -> bool:
+    """Whether the process that started this one, in its own session, has died: who adopts it is of another."""
+    try:
+        return os.getsid(0) != os.getpid() and os.getsid(os.getppid()) != os.getsid(0)
+    except ProcessLookupError:  # it dies at this very moment
+        return True
+    except PermissionError:
+        return False
+
+
 def run_tool(
     argv: Sequence[str | os.PathLike[str]],
     *,
