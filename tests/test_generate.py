@@ -250,17 +250,29 @@ def test_dangerous_lines_are_drawn_as_rarely_as_the_table_says():
     assert dangerous_lines(0.15) < dangerous_lines(1.0) / 2
 
 
-def grammar_lines(never: list[str]) -> list[str]:
-    """Lines of `git log` drawn from the grammar, one option far oftener than the others."""
-    table, counts = {**TABLES.sampling, "never_drawn": never}, Counter({("git", "log", "--oneline"): 1000})
-    bare = {("git", "log", ""), ("git", "log", "--oneline")}
-    lines = FromGrammar(BASH, {"git": 1.0}, {"git": {"log": 1.0}}, Slots(TABLES.slots), table, counts, bare, {})
+def grammar_lines(
+    never: list[str], subcommand: str = "log", bare: tuple[str, ...] = ("", "--oneline")
+) -> list[str]:
+    """Lines of one subcommand of git drawn from the grammar, `--oneline` far oftener than the others.
+
+    `bare`: its options without which, or with which alone, people give no argument.
+    """
+    table, counts = {**TABLES.sampling, "never_drawn": never}, Counter({("git", subcommand, "--oneline"): 1000})
+    places = {("git", subcommand, option) for option in bare}
+    weights = {"git": {subcommand: 1.0}}
+    lines = FromGrammar(BASH, {"git": 1.0}, weights, Slots(TABLES.slots), table, counts, places, {})
     return [draw.line for number in range(100) if (draw := lines.draw(Random(number)))]
 
 
 def test_an_option_that_is_never_to_be_drawn_stands_in_no_line_of_the_grammar():
     assert any("--oneline" in line for line in grammar_lines([]))
     assert not any("--oneline" in line for line in grammar_lines(["--oneline"]))
+
+
+def test_what_takes_no_argument_and_nobody_types_without_one_is_not_drawn():
+    assert not BASH.command("git").subcommands["gc"].arguments
+    assert grammar_lines([], "gc", ("",))
+    assert not grammar_lines([], "gc", ())
 
 
 def drawn_from_grammar(start: str) -> set[str]:

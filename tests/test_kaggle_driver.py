@@ -34,7 +34,7 @@ from stages.training.failures import BusyError, CallError, CredentialsError, Quo
 from stages.training.kaggle_calls import describe
 from stages.training.live import reason
 from stages.training.push import judge, metadata_for
-from stages.training.redaction import redact
+from stages.training.redaction import own_secrets, redact
 from stages.training.settings import KaggleSettings, kaggle_settings
 
 DONE, CREDENTIALS, QUOTA, BUSY, REFUSED, UNREACHABLE, FAILED, CANCELLED, ARTEFACT, UNFINISHED = 0, *range(21, 30)
@@ -591,6 +591,11 @@ def test_secrets_are_taken_out_of_what_is_shown():
     assert redact(text, ("s3cret",)) == (
         "Bearer [secret] at https://storage/x/y?[signed] with [secret], Authorization: Basic [secret]"
     )
+
+
+def test_both_ways_to_sign_in_are_secrets():
+    assert own_secrets({"KAGGLE_API_TOKEN": "t", "KAGGLE_USERNAME": "alice", "KAGGLE_KEY": "k"}) == ("t", "k")
+    assert own_secrets({"KAGGLE_KEY": ""}) == ()
 
 
 def test_the_pushed_metadata_is_private_without_internet_and_its_title_is_its_slug():

@@ -456,6 +456,19 @@ def test_a_stage_whose_rows_are_one_line_is_refused(project):
     assert "repetition 1" in done.stderr
 
 
+def test_a_stage_whose_operators_are_not_those_asked_for_is_refused(project):
+    table = project / "data/validation.yaml"
+    table.write_text(table.read_text().replace("rows_any: 4000", "rows_any: 40"))
+    rows = [content("bash", f"git psuh v{n} | wc", f"git push v{n} | wc") for n in range(50)]
+    write(project / "data/generated.jsonl", rows)
+    done = validate(project)
+    assert done.returncode == 1
+    assert (
+        "100.00% of the answers with an operator have |, 57.00% are asked for; mend data/chains.yaml"
+        in done.stderr
+    )
+
+
 def test_a_share_that_is_off_is_an_error(project):
     write(project / "data/generated.jsonl", some_rows(230))
     params = {**PARAMS, "data": {**PARAMS["data"], "families": {"subcommand": 0.7, "correct": 0.3}}}
