@@ -3,11 +3,15 @@
 import os
 import sys
 
-from stages.common.processes import die_with_parent, is_orphan
+from stages.common.errors import PipelineError
+from stages.common.processes import die_with_dvc, die_with_parent
 
 # Python looks the module up, and so runs this file, before it gives argv[0] the module's path. Here rather than in
 # the stage's main: a stage whose dvc is killed during its first second, while it imports torch, would live on.
 if sys.argv[0] == "-m":
     die_with_parent()
-    if "DVC_STAGE" in os.environ and is_orphan():  # killed before the line above: nobody would end this stage
-        sys.exit("dvc was killed before its stage began; run it again")
+    if "DVC_STAGE" in os.environ:
+        try:
+            die_with_dvc()
+        except PipelineError as error:
+            sys.exit(f"{os.environ['DVC_STAGE']}: error: {error}")

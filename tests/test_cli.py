@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 PRELUDE = (
     "import sys, time, errno\n"
@@ -60,35 +62,59 @@ def test_a_defect_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("moment", [0, 0.15, 1.5], ids=["before-it-begins", "while-it-imports", "at-work"])
-def test_a_stage_dies_with_the_process_that_started_it(tmp_path: Path, moment: float) -> None:
+KILLED_DVC = """
+import ctypes, os, subprocess, sys, time
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: who adopts the stage is of its session, as in a container
+dvc = subprocess.Popen(["dvc", "repro"])
+while not os.path.exists(sys.argv[1]) and dvc.poll() is None:
+    time.sleep(0.02)
+dvc.kill()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("shell", ["exec ", ""], ids=["the-shell-gives-its-place", "a-shell-stays-between"])
+@pytest.mark.parametrize("at_work", [True, False], ids=["at-work", "before-it-begins"])
+def test_a_stage_dies_with_its_dvc(tmp_path: Path, at_work: bool, shell: str) -> None:
     package = tmp_path / "stages"
     package.mkdir()
     for name in ("__init__.py", "common"):
         (package / name).symlink_to(Path(ROOT) / "stages" / name)
-    (package / "sleeper.py").write_text("import time\ntime.sleep(1)  # a slow import\ntime.sleep(60)\n")
-    starter = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'stages.sleeper'])\n"
-        f"time.sleep({moment}); print(child.pid, flush=True); time.sleep(60)"
+    (package / "sleeper.py").write_text(
+        "import os, pathlib, time\n"
+        "pathlib.Path('stage.new').write_text(str(os.getpid()))\n"
+        "os.rename('stage.new', 'stage')\n"
+        "time.sleep(60)\n"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", starter],
+    command = f"touch shell; sleep 1; {shell}python -m stages.sleeper 2> said"
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"sleeper": {"cmd": command, "outs": ["out"]}}}))
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    adopter = subprocess.Popen(
+        [sys.executable, "-c", KILLED_DVC, "stage" if at_work else "shell"],
         cwd=tmp_path,
-        env={**os.environ, "DVC_STAGE": "sleeper"},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        env={**os.environ, "SHELL": "/bin/sh"},
     )
-    child = int(parent.stdout.readline())
-    assert _lives(child)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while _lives(child) and time.monotonic() < deadline:
+    try:
+        if at_work:
+            assert eventually((tmp_path / "stage").is_file)
+            child = int((tmp_path / "stage").read_text())
+            assert eventually(lambda: not _lives(child))
+        else:
+            said = tmp_path / "said"
+            assert eventually(lambda: said.is_file() and said.read_text().endswith("\n"))
+            assert said.read_text() == "sleeper: error: dvc was killed before its stage began; run it again\n"
+            assert not (tmp_path / "stage").exists()
+    finally:
+        adopter.kill()
+        adopter.wait()
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 20) -> bool:
+    """Whether it comes to hold in time."""
+    deadline = time.monotonic() + within_s
+    while not holds() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _lives(child)
+    return holds()
 
 
 def _lives(pid: int) -> bool:
