@@ -49,6 +49,20 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
             config.gate_params,
             "configs/135m.yaml: gate.exact:",
         ),
+        (
+            "configs/135m.yaml",
+            "  wit:  #",
+            "  wti:  #",
+            config.train_config,
+            "configs/135m.yaml: train_of.wit: no mapping",
+        ),
+        (
+            "configs/135m.yaml",
+            "    time_budget_s",
+            "    time_buget_s",
+            config.train_config,
+            "configs/135m.yaml: train_of.wit.time_buget_s: unknown key; did you mean time_budget_s?",
+        ),
         ("configs/135m.yaml", "  size_label: 135M\n", "", config.model_card, "card.size_label: missing"),
         (
             "params.yaml",
@@ -83,6 +97,8 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
 def test_a_wrong_setting_is_named_with_its_file_and_key(
     worktree: Path, file: str, old: str, new: str, read: Callable[[], object], message: str
 ) -> None:
+    if "train_of" in message:
+        edit(worktree / "params.yaml", "task: correct", "task: wit")
     edit(worktree / file, old, new)
     with pytest.raises(PipelineError) as caught:
         read()
@@ -97,8 +113,16 @@ def test_a_size_may_set_a_limit_of_its_own(worktree: Path) -> None:
     assert config.gate_params().latency_p95_max_ms == 500
 
 
+def test_a_task_may_set_how_it_is_trained(worktree: Path) -> None:
+    common = config.train_config()
+    edit(worktree / "params.yaml", "task: correct", "task: wit")
+    own = config.train_config()
+    assert own.time_budget_s > common.time_budget_s
+    assert own.learning_rate == common.learning_rate
+
+
 def test_a_stage_needs_only_the_sections_it_asks_for(worktree: Path) -> None:
-    (worktree / "params.yaml").write_text("model_size: tiny\nseed: 3\n", encoding="utf-8")
+    (worktree / "params.yaml").write_text("model_size: tiny\ntask: wit\nseed: 3\n", encoding="utf-8")
     assert config.seed() == 3
     assert config.train_config().rank == 8
     with pytest.raises(PipelineError, match="gate: missing"):

@@ -34,6 +34,7 @@ class Clone:
             **private,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
+            "SHELL": "/bin/sh",  # where it is dash, it stays between dvc and the stage, as without a SHELL
             "LLAMA_CPP_DIR": str(tools),
         }
 
@@ -77,6 +78,7 @@ def clone(root: Path, folder: Path, tools: Path) -> Clone:
     made = Clone(folder, tools)
     made.edit("params.yaml", "model_size: 135m", "model_size: tiny")
     made.edit("params.yaml", "rows: 150000", "rows: 6000")
+    made.edit("params.yaml", "max_tokens: 256", "max_tokens: 16")  # a random model seldom ends before
     for command in (
         "git init -q -b main",
         "git config user.name tests",

@@ -126,7 +126,7 @@ class RandomBase(Section):
 
 
 class TrainConfig(Section):
-    """`train` in configs/<size>.yaml: everything that the trainer is told besides the data."""
+    """`train` in configs/<size>.yaml, and `train_of` by task: all that the trainer is told besides the data."""
 
     rank: Positive
     alpha: Positive
@@ -171,7 +171,7 @@ _PARAMS_SECTIONS: dict[str, type[Section] | type] = {
     "evaluate": EvaluateParams,
     "gate": GateParams,
 }
-_CONFIG_SECTIONS = {"base", "train", "card", "gate"}
+_CONFIG_SECTIONS = {"base", "train", "train_of", "card", "gate"}
 _BASES: dict[str, type[Section]] = {"wheel": WheelBase, "hub": HubBase, "random": RandomBase}
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -260,9 +260,15 @@ def base_config() -> WheelBase | HubBase | RandomBase:
 
 
 def train_config() -> TrainConfig:
-    """How the size in hand is trained."""
-    path = _config_path()
-    return _validate(path, "train", TrainConfig, _top(path, _CONFIG_SECTIONS, "train"))
+    """How the size in hand is trained, with what `train_of` sets otherwise for the task in hand."""
+    path, purpose = _config_path(), task()
+    common = _top(path, _CONFIG_SECTIONS, "train")
+    settings = _validate(path, "train", TrainConfig, common)
+    of_tasks = _top(path, _CONFIG_SECTIONS, "train_of")
+    own = of_tasks.get(purpose) if isinstance(of_tasks, dict) else None
+    if not isinstance(own, dict):
+        raise PipelineError(f"{path}: train_of.{purpose}: no mapping of settings; {{}} sets nothing otherwise")
+    return _validate(path, f"train_of.{purpose}", TrainConfig, {**common, **own}) if own else settings
 
 
 def size_card() -> ModelCard:
