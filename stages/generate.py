@@ -20,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
 from stages.common.files import replace_file
 from stages.common.golden import golden_inputs
-from stages.common.grammar import build_grammar
+from stages.common.grammar import Grammar, build_grammars
 from stages.common.paths import GENERATED
 from stages.common.processes import die_with_parent
 from stages.generating.rows import Example, ShellGenerator
@@ -55,27 +56,26 @@ def generate(
     tables: Tables, params: config.DataParams, seed: int, task: str = CORRECT
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of all shells. Raises `PipelineError` when a family cannot fill its quota in a shell."""
-    for shell in params.shells:
-        yield from generate_shell(shell, tables, params, seed, task)
+    for grammar in build_grammars(params.shells, tables.grammars).values():
+        yield from generate_shell(grammar, tables, params, seed, task)
 
 
 def generate_shell(
-    shell: str, tables: Tables, params: config.DataParams, seed: int, task: str
+    grammar: Grammar, tables: Tables, params: config.DataParams, seed: int, task: str
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one shell, family by family. Raises as `generate` does."""
-    grammar = build_grammar(shell, tables.grammars)
     generator = ShellGenerator(grammar, tables, params, seed, golden_inputs(), task)
     for (of_shell, family), count in quotas(params.rows, params.shells, params.families).items():
-        if of_shell != shell:
+        if of_shell != grammar.shell:
             continue
         for index in range(count):
             example = generator.example(family, index)
             if example is None:
                 raise PipelineError(
-                    f"data: family {family} in {shell}: only {index} of {count} rows could be made without "
+                    f"data: family {family} in {of_shell}: only {index} of {count} rows could be made without "
                     "repetition; add lines to the tables in data/, or lower data.rows or the share in params.yaml"
                 )
-            yield as_row(task, shell, family, example)
+            yield as_row(task, of_shell, family, example)
 
 
 def as_row(task: str, shell: str, family: str, example: Example) -> dict[str, Any]:
@@ -99,33 +99,46 @@ def as_row(task: str, shell: str, family: str, example: Example) -> dict[str, An
     }
 
 
-_made: Any = None
-"""In a worker: how many rows all workers have made."""
+@dataclass(frozen=True)
+class Work:
+    """What all workers share: they are forked, so that none reads the tables for itself."""
+
+    tables: Tables
+    grammars: Mapping[str, Grammar]
+    made: Any
+    """How many rows all of them have made."""
 
 
-def _start_worker(made: Any) -> None:
-    global _made
-    _made = made
+_work: Work | None = None
+"""In a worker: what it has of its parent."""
+
+
+def _start_worker(work: Work) -> None:
+    global _work
+    _work = work
     die_with_parent()
 
 
 def _write_shell(shell: str, params: config.DataParams, seed: int, task: str, out: Path) -> None:
     """Write one shell's rows to `out`, in a worker."""
     gc.disable()  # nothing here holds cycles, and the tables are large to look through again and again
+    assert _work is not None
+    rows = generate_shell(_work.grammars[shell], _work.tables, params, seed, task)
     with out.open("w", encoding="utf-8", newline="\n") as file:
-        for number, row in enumerate(generate_shell(shell, read_tables(), params, seed, task), start=1):
+        for number, row in enumerate(rows, start=1):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if number % _REPORT_EVERY == 0:
-                with _made.get_lock():
-                    _made.value += _REPORT_EVERY
+                with _work.made.get_lock():
+                    _work.made.value += _REPORT_EVERY
 
 
 def write_shells(params: config.DataParams, seed: int, task: str, folder: Path) -> list[Path]:
     """A file of rows a shell, made side by side, the longest first; the files in the order of the shells."""
-    made = multiprocessing.Value("q", 0)
+    tables, context = read_tables(), multiprocessing.get_context("fork")
+    work = Work(tables, build_grammars(params.shells, tables.grammars), context.Value("q", 0))
     files = {shell: folder / f"{shell}.jsonl" for shell in params.shells}
     with (
-        ProcessPoolExecutor(os.cpu_count(), initializer=_start_worker, initargs=(made,)) as pool,
+        ProcessPoolExecutor(os.cpu_count(), context, initializer=_start_worker, initargs=(work,)) as pool,
         tqdm(total=params.rows, desc="rows", unit="row") as bar,
     ):
         longest_first = sorted(files, key=lambda shell: -params.shells[shell])
@@ -134,7 +147,7 @@ def write_shells(params: config.DataParams, seed: int, task: str, folder: Path) 
         }
         while running:
             done, running = wait(running, timeout=0.5)
-            bar.update(made.value - bar.n)
+            bar.update(work.made.value - bar.n)
             for future in done:
                 if future.exception() is not None:
                     pool.shutdown(wait=False, cancel_futures=True)

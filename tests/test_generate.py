@@ -15,19 +15,17 @@ from stages.common.config import DataParams
 from stages.common.danger import added_danger, danger_table, find_dangers
 from stages.common.errors import PipelineError
 from stages.common.golden import golden_cases
-from stages.common.grammar import build_grammar
+from stages.common.grammar import build_grammars
 from stages.common.lines import annotate
 from stages.generate import generate, quotas
-from stages.generating.commands import Everyday, FromGrammar, Slots, is_chained
+from stages.generating.commands import Everyday, FromGrammar, Slots, Weighted, is_chained
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS
 from stages.generating.skeleton import group_key, mask, mistake
 from stages.generating.sources import CommandPopularity, CorrectLines
 from stages.generating.tables import read_tables, read_yaml
 
 TABLES = read_tables()
-BASH = build_grammar("bash", TABLES.grammars)
-POWERSHELL = build_grammar("powershell", TABLES.grammars)
-CMD = build_grammar("cmd", TABLES.grammars)
+BASH, POWERSHELL, CMD = build_grammars(("bash", "powershell", "cmd"), TABLES.grammars).values()
 PARAMS = DataParams(
     rows=2400,
     shells={"bash": 0.35, "zsh": 0.25, "powershell": 0.20, "cmd": 0.12, "fish": 0.05, "tcsh": 0.03},
@@ -338,3 +336,11 @@ def test_a_group_is_the_line_without_its_names_and_the_mistake():
     assert key("gti add a.py", "git add a.py") != key("gti rm a.py", "git rm a.py")
     assert len(found) == 12
     assert int(found, 16)
+
+
+def test_a_weighted_draw_is_the_one_of_the_standard_library():
+    weights = {"git": 5.0, "ls": 2.5, "never": 0.0, "tar": 0.1}
+    ours, theirs = Random(7), Random(7)
+    drawn = [Weighted(weights).draw(ours) for _ in range(500)]
+    assert drawn == theirs.choices(list(weights), weights=list(weights.values()), k=500)
+    assert set(drawn) == {"git", "ls", "tar"}

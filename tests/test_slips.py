@@ -6,14 +6,14 @@ from random import Random
 import pytest
 
 from stages.common.danger import added_danger
-from stages.common.grammar import build_grammar
+from stages.common.grammar import build_grammars
 from stages.common.layouts import latin, typed_on
 from stages.common.lines import annotate
 from stages.generating.slips import Slips
 from stages.generating.tables import read_tables
 
 TABLES = read_tables()
-GRAMMARS = {shell: build_grammar(shell, TABLES.grammars) for shell in ("bash", "fish", "powershell", "cmd")}
+GRAMMARS = build_grammars(("bash", "fish", "powershell", "cmd"), TABLES.grammars)
 SLIPS = {shell: Slips(TABLES.slips, grammar) for shell, grammar in GRAMMARS.items()}
 
 

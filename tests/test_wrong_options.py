@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from stages.common.grammar import build_grammar
+from stages.common.grammar import build_grammars
 from stages.common.lines import annotate
 from stages.generating.candidates import Candidates
 from stages.generating.mistakes import Typist
@@ -13,7 +13,7 @@ from stages.generating.typos import Typos
 from stages.generating.wrong_options import WrongOptions, synonym_table
 
 TABLES = read_tables()
-GRAMMARS = {shell: build_grammar(shell, TABLES.grammars) for shell in ("bash", "cmd")}
+GRAMMARS = build_grammars(("bash", "cmd"), TABLES.grammars)
 
 
 def made(kind: str, line: str, shell: str = "bash") -> set[str]:

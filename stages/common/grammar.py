@@ -7,7 +7,7 @@ parameters and their types. Here they become the same thing: a `Node` with optio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,17 @@ class Grammar:
         return ":" if word.startswith("/") or (self.shell == "powershell" and not word.startswith("--")) else "="
 
 
-def build_grammar(shell: str, tables: Mapping[str, Mapping[str, Any]]) -> Grammar:
-    """The grammar of one shell out of the parsed files of `data/grammar/` (name without ending -> content)."""
+def build_grammars(shells: Iterable[str], tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Grammar]:
+    """The grammars of shells out of the parsed files of `data/grammar/` (name without ending -> content)."""
+    everywhere = _commands_everywhere(tables)
+    return {
+        shell: Grammar(shell, everywhere | _commands_of(shell, tables), wrappers(system_of(shell)))
+        for shell in shells
+    }
+
+
+def _commands_everywhere(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Node]:
+    """The commands of POSIX systems, of which many run on Windows too."""
     fig, hand = (dict(_specs(tables[table])) for table in ("posix", "hand"))
     commands = {name: _node(name, spec, "fig") for name, spec in fig.items() if "like" not in spec}
     for name, spec in hand.items():
@@ -120,14 +129,19 @@ def build_grammar(shell: str, tables: Mapping[str, Mapping[str, Any]]) -> Gramma
     for name, spec in (fig | hand).items():
         if "like" in spec:
             commands[name] = replace(commands[spec["like"]], name=name)
-    if shell == "cmd":
-        for name, spec in _specs(tables["cmd"]):
-            node = _node(name, spec, "cmd", fold=True)
-            for spelling in (name, *spec.get("alias", ())):
-                commands[spelling.lower()] = replace(node, name=spelling)
+    return commands
+
+
+def _commands_of(shell: str, tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Node]:
+    """The commands that a Windows shell has besides, or instead."""
     if shell == "powershell":
-        commands |= _cmdlets(tables["powershell"])
-    return Grammar(shell, commands, wrappers(system_of(shell)))
+        return _cmdlets(tables["powershell"])
+    commands: dict[str, Node] = {}
+    for name, spec in _specs(tables["cmd"]) if shell == "cmd" else ():
+        node = _node(name, spec, "cmd", fold=True)
+        for spelling in (name, *spec.get("alias", ())):
+            commands[spelling.lower()] = replace(node, name=spelling)
+    return commands
 
 
 def _specs(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -30,6 +30,7 @@ _WORD = re.compile(
 )
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _NEW_COMMAND = {"|", "||", "&&", ";", "&"}
+_CLUSTER = re.compile(r"-[A-Za-z0-9]{1,6}")
 _REDIRECTIONS = re.compile(r"\d?>>?|<")
 
 
@@ -122,7 +123,7 @@ def _option_role(text: str, nodes: tuple[Node, ...], grammar: Grammar) -> tuple[
         found = node.option(name, fold=grammar.fold)
         if found is not None:
             return OPTION, bool(found.takes_value and not separator)
-    if re.fullmatch(r"-[A-Za-z0-9]{1,6}", text):
+    if _CLUSTER.fullmatch(text):
         last = "-" + text[-1]
         takes = [found for node in nodes if (found := node.option(last, fold=False))]
         return FLAGS, bool(takes and takes[-1].takes_value)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 
 from stages.common.grammar import Argument, Grammar, Node, Option
@@ -35,15 +37,15 @@ class Weighted:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._keys = list(weights)
-        total = 0.0
-        self._cumulative = [total := total + weight for weight in weights.values()]
+        self._cumulative = list(accumulate(weights.values(), initial=0.0))[1:]
+        self._total = self._cumulative[-1] if self._keys else 0.0
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     def draw(self, rng: Random) -> str:
-        """One key."""
-        return rng.choices(self._keys, cum_weights=self._cumulative)[0]
+        """One key: the one that `rng.choices` draws, at half its cost."""
+        return self._keys[bisect(self._cumulative, rng.random() * self._total, 0, len(self._keys) - 1)]
 
 
 class Slots:

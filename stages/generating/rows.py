@@ -78,7 +78,13 @@ class ShellGenerator:
         self._shell, self._table = grammar.shell, tables.sampling
         self._seed = f"{seed}:{grammar.shell}"
         self._any = Random(0)  # where what is drawn has no say
-        self._annotate = lru_cache(maxsize=1 << 14)(lambda line: tuple(annotate(line, grammar)))
+        self._first, self._rng = Random(), Random()  # seeded anew for every row; to make one costs twice as much
+        of_shell = params.rows * params.shells[self._shell]
+        self._most_of_template = max(self._table["template_share_max"] * of_shell, 1)
+        self._annotate = lru_cache(maxsize=1 << 16)(lambda line: tuple(annotate(line, grammar)))
+        self._runs_heldout = lru_cache(maxsize=1 << 16)(
+            lambda line: any(self._lines.is_heldout(word.text) for word in self._annotate(line))
+        )
         popularity = CommandPopularity(grammar, tables)
         typist = Typist.from_table(tables.mistakes)
         commands = Candidates.of(popularity.of_commands(), fold=grammar.fold)
@@ -115,11 +121,12 @@ class ShellGenerator:
 
     def example(self, family: str, index: int) -> Example | None:
         """The example of that family and index; None when no attempt gave a new one that can be undone."""
-        first = Random(f"{self._seed}:{family}:{index}")
+        first, rng = self._first, self._rng
+        first.seed(f"{self._seed}:{family}:{index}")
         kind = self._kinds.draw(family, first)
         is_heldout = self._lines.has_heldout and first.random() < self._table["heldout_share"]
         for attempt in range(self._table["attempts"]):
-            rng = Random(f"{self._seed}:{family}:{index}:{attempt}")
+            rng.seed(f"{self._seed}:{family}:{index}:{attempt}")
             if attempt >= self._table["attempts_same_kind"]:
                 kind, is_heldout = self._kinds.draw(family, rng), False
             made = self._request(kind, rng) if family == "request" else self._line(family, kind, is_heldout, rng)
@@ -154,7 +161,7 @@ class ShellGenerator:
         if draw is None or not self._has_room(draw):
             return None
         words = self._annotate(draw.line)
-        if not is_heldout and any(self._lines.is_heldout(word.text) for word in words):
+        if not is_heldout and self._runs_heldout(draw.line):
             return None
         if kind == NONE:
             return Mistaken(draw.line, draw, words)
@@ -189,14 +196,13 @@ class ShellGenerator:
             return None
         draw = Draw(request.answer, request.origin[1])
         words = self._annotate(draw.line)
-        if not self._has_room(draw) or any(self._lines.is_heldout(word.text) for word in words):
+        if not self._has_room(draw) or self._runs_heldout(draw.line):
             return None
         return Mistaken(request.asked, draw, words, named_key(*request.origin), request.accept)
 
     def _has_room(self, draw: Draw) -> bool:
         """Whether the line is short enough and its template not yet in too many of the shell's rows."""
-        most = self._table["template_share_max"] * self._params.rows * self._params.shells[self._shell]
-        return len(draw.line) <= self._params.max_chars and self._origins[draw.origin] < max(most, 1)
+        return len(draw.line) <= self._params.max_chars and self._origins[draw.origin] < self._most_of_template
 
     def _mistaken(self, family: str, kind: str, line: str, words: Sequence[Word], rng: Random) -> str | None:
         if family == "wrong_option":

@@ -15,6 +15,9 @@ from stages.common.lines import COMMAND, OPTION, VALUE, Word
 
 _PIECE = re.compile(r"[\s/\\.=:,\"']|[^\s/\\.=:,\"']+")
 
+_NUMBER = re.compile(r"[\d.,:%+-]+[a-zA-Z]{0,2}")
+_IN_PATHS = re.compile(r"[/\\~.*]")
+
 
 def mask(words: Iterable[Word], grammar: Grammar) -> str:
     """The line of these words with every value replaced by its kind, words separated by one blank.
@@ -37,9 +40,9 @@ def mask(words: Iterable[Word], grammar: Grammar) -> str:
 def _kind(value: str) -> str:
     if value[:1] in "\"'`":
         return "<text>"
-    if re.fullmatch(r"[\d.,:%+-]+[a-zA-Z]{0,2}", value):
+    if _NUMBER.fullmatch(value):
         return "<number>"
-    if re.search(r"[/\\~.*]", value):
+    if _IN_PATHS.search(value):
         return "<path>"
     return "<name>"
 

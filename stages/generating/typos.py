@@ -23,6 +23,10 @@ _Find = Callable[[str, Sequence[Word]], list[Any]]
 _Slip = Callable[[str, Any, Random], str | None]
 """(line, place) -> the mistyped line; None where a reader would not undo it that way."""
 _COMPONENT = re.compile(r"[^/\\:=\"'\s]+")
+_NO_PLAIN_NAME = re.compile(r"[/\\.~A-Z_]")
+_PATH_START = re.compile(r"[./~]|[A-Za-z]:\\")
+_THREE_LETTERS = re.compile(r"[A-Za-z]{3}")
+_POSIX_PATH = re.compile(r"[\w./~-]+")
 
 
 class Typos:
@@ -143,7 +147,7 @@ class Typos:
         for word in words:
             if word.role != VALUE or word.text[:1] in "\"'" or "://" in word.text:
                 continue
-            if not re.search(r"[/\\.~A-Z_]", word.text):
+            if not _NO_PLAIN_NAME.search(word.text):
                 continue  # a bare word may be any name
             for match in _COMPONENT.finditer(word.text):
                 for right, offset in self._known_parts(match.group()):
@@ -178,7 +182,7 @@ class Typos:
 
     def _join(self, line: str, pair: tuple[Word, Word], rng: Random) -> str | None:
         first, second = pair
-        if second.role == VALUE and not re.match(r"[./~]|[A-Za-z]:\\", second.text):
+        if second.role == VALUE and not _PATH_START.match(second.text):
             return None
         if self._grammar.shell == "cmd" and second.text[0] in "/.\\":
             return None  # `dir/s` and `cd..` are valid there
@@ -191,7 +195,7 @@ class Typos:
 
     def _shift_space(self, line: str, pair: tuple[Word, Word], rng: Random) -> str | None:
         first, second = pair
-        if not first.text.isalpha() or not re.match(r"[A-Za-z]{3}", second.text) or len(first.text) < 2:
+        if not first.text.isalpha() or not _THREE_LETTERS.match(second.text) or len(first.text) < 2:
             return None
         if rng.random() < 0.75:
             left, right = first.text[:-1], first.text[-1] + second.text
@@ -258,7 +262,7 @@ class Typos:
             for word in words
             if word.role == VALUE
             and "/" in word.text
-            and re.fullmatch(r"[\w./~-]+", word.text)
+            and _POSIX_PATH.fullmatch(word.text)
             and any(part in self._components for part in word.text.split("/"))
         ]
 

@@ -14,6 +14,12 @@ from stages.common.grammar import Grammar, Node, system_of
 from stages.common.lines import FLAGS, OPTION, Word
 from stages.generating.tables import Tables, merged
 
+_LETTERS = re.compile(r"-[A-Za-z]+")
+_LONG = re.compile(r"--[a-z][a-z-]{3,}")
+_SINGLE_DASH_WORD = re.compile(r"-[A-Za-z]{3,}")
+_SHORT = re.compile(r"-[a-z]|-[A-Za-z]{2,}")
+_SLASHED = re.compile(r"/[A-Za-z?]+")
+
 
 class WrongOptions:
     """Puts wrong options into the lines of one shell."""
@@ -37,6 +43,7 @@ class WrongOptions:
         self._only_slashes = only_slashes
         self._wrong: dict[tuple[str, str], list[str]] = {}
         self._understood: dict[tuple[str, ...], bool] = {}
+        self._single_dash_words: dict[tuple[str, ...], bool] = {}
         for place, pairs in synonyms.items():
             for wrong, right in pairs.items():
                 self._wrong.setdefault((self._fold(place), self._fold(right)), []).append(wrong)
@@ -104,24 +111,28 @@ class WrongOptions:
             return name.lower()
         if self._grammar.fold and word.nodes[0].source in ("cmd", "psscriptanalyzer"):
             return None
-        if not re.fullmatch(r"-[A-Za-z]+", name) or not self._all_flags_valid(name[1:], word.nodes):
+        if not _LETTERS.fullmatch(name) or not self._all_flags_valid(name[1:], word.nodes):
             return None
         wrong = name.swapcase()
         return None if self._all_flags_valid(wrong[1:], word.nodes) else wrong
 
     def _one_dash(self, word: Word, name: str, rng: Random) -> str | None:
         """`--amend` as `-amend`, unless the command has options of that shape or the letters are flags."""
-        if not re.fullmatch(r"--[a-z][a-z-]{3,}", name) or self._has_single_dash_words(word.nodes):
+        if not _LONG.fullmatch(name) or self._has_single_dash_words(word.nodes):
             return None
         return None if self._all_flags_valid(name[2:].replace("-", ""), word.nodes) else name[1:]
 
-    @staticmethod
-    def _has_single_dash_words(nodes: tuple[Node, ...]) -> bool:
-        return any(re.fullmatch(r"-[A-Za-z]{3,}", spelling) for node in nodes for spelling in node.options)
+    def _has_single_dash_words(self, nodes: tuple[Node, ...]) -> bool:
+        key = tuple(node.name for node in nodes)
+        if key not in self._single_dash_words:
+            self._single_dash_words[key] = any(
+                _SINGLE_DASH_WORD.fullmatch(spelling) for node in nodes for spelling in node.options
+            )
+        return self._single_dash_words[key]
 
     def _two_dashes(self, word: Word, name: str, rng: Random) -> str | None:
         """`-la` as `--la`, `-Recurse` as `--Recurse`, unless a long option begins so; `-V` nobody gets wrong."""
-        if not re.fullmatch(r"-[a-z]|-[A-Za-z]{2,}", name):
+        if not _SHORT.fullmatch(name):
             return None
         wrong = "-" + name
         if any(spelling.startswith(wrong) for node in word.nodes for spelling in node.options):
@@ -131,9 +142,9 @@ class WrongOptions:
     def _other_tool(self, word: Word, name: str, rng: Random) -> str | None:
         """A dash for the slash of cmd (`dir -s`), a slash for the dash of PowerShell (`ls /Recurse`)."""
         source = word.nodes[0].source
-        if source == "cmd" and re.fullmatch(r"/[A-Za-z?]+", name):
+        if source == "cmd" and _SLASHED.fullmatch(name):
             return "-" + name[1:] if word.nodes[0].name.lower() in self._only_slashes else None
-        if source == "psscriptanalyzer" and re.fullmatch(r"-[A-Za-z]{3,}", name):
+        if source == "psscriptanalyzer" and _SINGLE_DASH_WORD.fullmatch(name):
             return "/" + name[1:]
         return None
 

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from stages.common.golden import golden_inputs
-from stages.common.words import command_names, operators
+from stages.common.words import command_names
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
@@ -90,7 +90,7 @@ def check_shares(file: Path, rows: Sequence[Row], wanted: Mapping[str, Mapping[s
 
 def check_operators(file: Path, rows: Sequence[Row]) -> Iterator[Finding]:
     """Chained answers have each operator in the share that is wanted; a few of them say nothing about that."""
-    chained = [found for row in rows if (found := operators(row.after))]
+    chained = [row.operators for row in rows if row.operators]
     if len(chained) < limits().operator_rows_any:
         return
     counts = Counter(chain.from_iterable(chained))

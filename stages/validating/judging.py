@@ -63,7 +63,7 @@ def judge(stretch: Stretch, max_chars: int) -> tuple[list[Row], list[Finding]]:
             findings.append(parsed)
             continue
         findings.extend(check_row(parsed, max_chars))
-        _ = parsed.asked, parsed.skeleton  # worked out here, on all cores, and kept in the row
+        _ = parsed.asked, parsed.skeleton, parsed.operators  # worked out here, on all cores, and kept in the row
         rows.append(parsed)
     return rows, findings
 

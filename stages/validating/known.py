@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from stages.common.grammar import Grammar, build_grammar, read_grammars, system_of
+from stages.common.grammar import Grammar, build_grammars, read_grammars, system_of
 from stages.common.lines import COMMAND, FLAGS, OPERATOR, OPTION, SUBCOMMAND, VALUE, Word, annotate
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
@@ -43,9 +43,8 @@ class Looked:
 @cache
 def grammars_by_system() -> Mapping[str, Grammar]:
     """System (posix, powershell, cmd) -> its grammar; the POSIX shells have the same."""
-    tables = read_grammars(_TABLES)
-    shells = {"posix": "bash", "powershell": "powershell", "cmd": "cmd"}
-    return {system: build_grammar(shell, tables) for system, shell in shells.items()}
+    grammars = build_grammars(("bash", "powershell", "cmd"), read_grammars(_TABLES))
+    return {system_of(shell): grammar for shell, grammar in grammars.items()}
 
 
 def known_at(line: str, place: int, system: str) -> str | None:

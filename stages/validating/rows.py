@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.chat import CORRECT, SHELLS, TASKS, ToolResult, parse_user_text, system_prompt
-from stages.common.words import blanks_once
+from stages.common.words import blanks_once, operators
 from stages.validating.skeleton import skeleton
 
 LINE_BYTES = 1 << 16
@@ -66,6 +66,11 @@ class Row:
     def skeleton(self) -> str:
         """What it shares with rows that differ in particulars alone."""
         return skeleton(self.before, self.after)
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        """The operators of the answer."""
+        return frozenset(operators(self.after))
 
     @property
     def answers(self) -> list[str]:

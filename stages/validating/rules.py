@@ -16,12 +16,13 @@ from stages.common.chat import OUTPUT_CHARS, SHELLS, TOOLS, is_shown
 from stages.common.danger import added_danger
 from stages.common.grammar import system_of
 from stages.common.layouts import latin
-from stages.common.words import command_name, command_names, words
+from stages.common.words import command_name, words
+from stages.validating.answers import read_answer
 from stages.validating.known import known_at
 from stages.validating.limits import PIECE, limits
 from stages.validating.rows import Finding, Row
-from stages.validating.syntax import parses
 
+_PLAIN = re.compile(r"[ -~]*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]")
 SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
 """Unicode's categories of emoji and other pictures, marks by themselves, invisible and unassigned characters."""
@@ -44,18 +45,20 @@ def schema(row: Row, max_chars: int) -> Iterator[str]:
         if control := CONTROL.search(result.argument + result.output):
             yield f"what {result.tool} says holds the control character {control.group()!r}"
     for name, text in (("typed line", row.before), ("answer", row.after)):
+        if len(text) > max_chars:
+            yield f"the {name} has {len(text)} characters; at most {max_chars} (data.max_chars) are allowed"
         if not text.strip():
             yield f"the {name} is empty"
         elif text != text.strip():
             yield f"the {name} starts or ends with a blank"
+        if _PLAIN.fullmatch(text):
+            continue
         if control := CONTROL.search(text):
             yield f"the {name} holds the control character {control.group()!r}"
         if symbol := next((c for c in text if not c.isascii() and unicodedata.category(c) in SYMBOLS), None):
             yield f"the {name} holds the symbol {symbol!r}, which nobody types in a shell"
         if not unicodedata.is_normalized("NFC", text):
             yield f"the {name} is not in Unicode's normal form NFC"
-        if len(text) > max_chars:
-            yield f"the {name} has {len(text)} characters; at most {max_chars} (data.max_chars) are allowed"
 
 
 def meta(row: Row, max_chars: int) -> Iterator[str]:
@@ -84,7 +87,8 @@ def meta(row: Row, max_chars: int) -> Iterator[str]:
     elif row.after in accept or len(set(accept)) < len(accept):
         yield "meta.accept names an answer twice"
     # an assignment alone has no command; the word itself stands for it
-    if command_name(said["tool"]) not in command_names(row.after) and not row.after.startswith(said["tool"]):
+    commands = read_answer(row.shell, row.after).commands
+    if command_name(said["tool"]) not in commands and not row.after.startswith(said["tool"]):
         yield f"meta.tool {said['tool']!r} is no command of the answer"
 
 
@@ -124,32 +128,33 @@ def mistyped(row: Row, max_chars: int) -> Iterator[str]:
 
 def foreign(row: Row, max_chars: int) -> Iterator[str]:
     """An answer is in its shell's language, not in another one's."""
-    if not row.shell:
-        return
     for answer in row.answers:
-        if found := limits().foreign[row.shell].search(answer):
-            yield f"the answer holds {found.group().strip()!r}, which is not {row.shell}'s language"
+        if found := read_answer(row.shell, answer).foreign:
+            yield f"the answer holds {found!r}, which is not {row.shell}'s language"
 
 
 def danger(row: Row, max_chars: int) -> Iterator[str]:
     """An answer adds no danger that its input does not carry."""
-    if not row.shell:
-        return
     for answer in row.answers:
+        if not read_answer(row.shell, answer).may_endanger:
+            continue
         if added := added_danger(row.shell, latin(row.before), answer):
             yield f"adds danger ({', '.join(added)})"
 
 
 def private(row: Row, max_chars: int) -> Iterator[str]:
     """No text holds a key, a password, or what belongs to a real person."""
-    for text in dict.fromkeys([row.before, *row.answers, *(result.output for result in row.results)]):
-        for kind, found in limits().private.find(text).items():
+    heard = (row.before, *(said.output for said in row.results))
+    private_in = {text: limits().private.find(text) for text in heard}
+    private_in |= {answer: read_answer(row.shell, answer).private for answer in row.answers}
+    for shapes in private_in.values():
+        for kind, found in shapes.items():
             yield f"{found!r} looks like a real {kind}; use an example"
 
 
 def leftover(row: Row, max_chars: int) -> Iterator[str]:
     """Neither text holds remains of a template."""
-    answered = limits().leftovers.find(row.after)
+    answered = read_answer(row.shell, row.after).leftovers
     for kind, found in answered.items():
         yield f"the answer holds {found!r} ({kind})"
     for kind, found in limits().leftovers.find(row.before).items():
@@ -170,7 +175,7 @@ def invented(row: Row, max_chars: int) -> Iterator[str]:
     known = set(typed)
     squeezed = _squeeze(before)
     of_table = limits().table_words.get(row.meta.get("family", ""))
-    for word in words(row.after):
+    for word in read_answer(row.shell, row.after).words:
         if word in known:
             continue
         value = word.split("=", 1)[1] if word.startswith("-") and "=" in word else word
@@ -217,7 +222,7 @@ def _squeeze(text: str) -> str:
 def syntax(row: Row, max_chars: int) -> Iterator[str]:
     """An answer parses in its shell."""
     for answer in row.answers:
-        if not parses(row.shell, answer):
+        if not read_answer(row.shell, answer).parses:
             yield f"the answer is no valid {row.shell}" + (f": {answer}" if answer != row.after else "")
 
 

@@ -62,15 +62,17 @@ def _bundles(rows: Sequence[Row]) -> dict[str, list[Row]]:
     leader: dict[str, str] = {}
 
     def lead(group: str) -> str:
-        while leader.setdefault(group, group) != group:
-            group = leader[group]
+        while (above := leader.get(group, group)) != group:
+            group = above
         return group
 
     owner: dict[tuple[str, ...], str] = {}
     for row in rows:
+        of_row = row.meta["group"]
         for key in _keys(row).values():
-            group, other = lead(row.meta["group"]), lead(owner.setdefault(key, row.meta["group"]))
-            leader[max(group, other)] = min(group, other)
+            if (of_other := owner.setdefault(key, of_row)) != of_row:  # two rows that share it join their groups
+                group, other = lead(of_row), lead(of_other)
+                leader[max(group, other)] = min(group, other)
     bundles: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         bundles[lead(row.meta["group"])].append(row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from stages.common.words import operators
 from stages.validating.rows import Row
 
 KEYS = ("shell", "family", "kind", "source", "tool")
@@ -29,8 +28,8 @@ class Tally:
             values[meta["shell"], meta["family"], meta["kind"], meta["source"], meta["tool"]] += 1
             self.lengths[len(row.before)] += 1
             groups.add(meta["group"])
-            if found := operators(row.after):
-                self.operators.update(found)
+            if row.operators:
+                self.operators.update(row.operators)
                 self.chained += 1
         self._values = values
         self.rows, self.groups = values.total(), len(groups)
