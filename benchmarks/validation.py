@@ -126,10 +126,7 @@ def with_pandera(file: Path) -> int:
             pa.Check(clean_as_typed),
             pa.Check(native),
             pa.Check(more_than_form),
-            *(
-                pa.Check(by_row(rules.ROW_RULES[name]))
-                for name in ("danger", "invented", "mistyped", "syntax", "meta")
-            ),
+            *(pa.Check(by_row(rules.ROW_RULES[name])) for name in _CALLED),
             pa.Check(lambda frame: ~asked(frame).isin(golden)),
         ],
         unique=["shell", "before", "after"],

@@ -49,20 +49,6 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
             config.gate_params,
             "configs/135m.yaml: gate.exact:",
         ),
-        (
-            "configs/135m.yaml",
-            "  wit:  #",
-            "  wti:  #",
-            config.train_config,
-            "configs/135m.yaml: train_of.wit: no mapping",
-        ),
-        (
-            "configs/135m.yaml",
-            "    time_budget_s",
-            "    time_buget_s",
-            config.train_config,
-            "configs/135m.yaml: train_of.wit.time_buget_s: unknown key; did you mean time_budget_s?",
-        ),
         ("configs/135m.yaml", "  size_label: 135M\n", "", config.model_card, "card.size_label: missing"),
         (
             "params.yaml",
@@ -97,8 +83,6 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
 def test_a_wrong_setting_is_named_with_its_file_and_key(
     worktree: Path, file: str, old: str, new: str, read: Callable[[], object], message: str
 ) -> None:
-    if "train_of" in message:
-        edit(worktree / "params.yaml", "task: correct", "task: wit")
     edit(worktree / file, old, new)
     with pytest.raises(PipelineError) as caught:
         read()
@@ -111,6 +95,28 @@ def test_a_size_may_set_a_limit_of_its_own(worktree: Path) -> None:
     assert config.gate_params().latency_p95_max_ms == 250
     edit(worktree / "params.yaml", "model_size: 135m", "model_size: tiny")
     assert config.gate_params().latency_p95_max_ms == 500
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  wit:  #", "  wti:  #", "configs/135m.yaml: train_of.wti: unknown key; did you mean wit?"),
+        ("  correct: {}\n", "", "configs/135m.yaml: train_of.correct: missing; add it"),
+        ("  correct: {}\n", "  correct: 5\n", "configs/135m.yaml: train_of.correct: Input should be a valid dict"),
+        (
+            "    time_budget_s",
+            "    time_buget_s",
+            "configs/135m.yaml: train_of.wit.time_buget_s: unknown key; did you mean time_budget_s?",
+        ),
+        ("    row_tokens: 512", "    row_tokens: 0", "configs/135m.yaml: train_of.wit.row_tokens:"),
+    ],
+)
+def test_a_wrong_setting_of_a_task_is_named_too(worktree: Path, old: str, new: str, message: str) -> None:
+    edit(worktree / "params.yaml", "task: correct", "task: wit")
+    edit(worktree / "configs/135m.yaml", old, new)
+    with pytest.raises(PipelineError) as caught:
+        config.train_config()
+    assert str(caught.value).startswith(message)
 
 
 def test_a_task_may_set_how_it_is_trained(worktree: Path) -> None:

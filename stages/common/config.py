@@ -146,6 +146,13 @@ class TrainConfig(Section):
     checkpoint_every_s: Annotated[float, Field(gt=0)]
 
 
+class TrainOf(Section):
+    """`train_of` in configs/<size>.yaml: the settings of `train` that a task has otherwise."""
+
+    correct: dict[str, Any]
+    wit: dict[str, Any]
+
+
 class ModelCard(Section):
     """`card` in configs/<size>.yaml: what the GGUF says about itself."""
 
@@ -246,7 +253,7 @@ def gate_params() -> GateParams:
     own = _read(path, _CONFIG_SECTIONS).get("gate")
     if own is None:
         return limits
-    return _validate(path, "gate", GateParams, {**common, **own} if isinstance(own, dict) else own)
+    return _overlaid(path, "gate", GateParams, common, own)
 
 
 def base_config() -> WheelBase | HubBase | RandomBase:
@@ -263,12 +270,9 @@ def train_config() -> TrainConfig:
     """How the size in hand is trained, with what `train_of` sets otherwise for the task in hand."""
     path, purpose = _config_path(), task()
     common = _top(path, _CONFIG_SECTIONS, "train")
-    settings = _validate(path, "train", TrainConfig, common)
-    of_tasks = _top(path, _CONFIG_SECTIONS, "train_of")
-    own = of_tasks.get(purpose) if isinstance(of_tasks, dict) else None
-    if not isinstance(own, dict):
-        raise PipelineError(f"{path}: train_of.{purpose}: no mapping of settings; {{}} sets nothing otherwise")
-    return _validate(path, f"train_of.{purpose}", TrainConfig, {**common, **own}) if own else settings
+    _validate(path, "train", TrainConfig, common)
+    of_tasks = _validate(path, "train_of", TrainOf, _top(path, _CONFIG_SECTIONS, "train_of"))
+    return _overlaid(path, f"train_of.{purpose}", TrainConfig, common, getattr(of_tasks, purpose))
 
 
 def size_card() -> ModelCard:
@@ -336,6 +340,11 @@ def _validate(path: Path, name: str, section: type[SectionT], raw: Any) -> Secti
         message = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
         raise PipelineError(f"{path}: {key}: {message}{given}") from None
+
+
+def _overlaid(path: Path, name: str, section: type[SectionT], common: dict[str, Any], own: Any) -> SectionT:
+    """The section of the valid settings `common`, with `own`, which stands in a file under that name, on top."""
+    return _validate(path, name, section, {**common, **own} if isinstance(own, dict) else own)
 
 
 def _suggestion(key: str, known: Any) -> str:

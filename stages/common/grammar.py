@@ -137,7 +137,9 @@ def _commands_of(shell: str, tables: Mapping[str, Mapping[str, Any]]) -> dict[st
     if shell == "powershell":
         return _cmdlets(tables["powershell"])
     commands: dict[str, Node] = {}
-    for name, spec in _specs(tables["cmd"]) if shell == "cmd" else ():
+    if shell != "cmd":
+        return commands
+    for name, spec in _specs(tables["cmd"]):
         node = _node(name, spec, "cmd", fold=True)
         for spelling in (name, *spec.get("alias", ())):
             commands[spelling.lower()] = replace(node, name=spelling)

@@ -37,7 +37,7 @@ class Weighted:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._keys = list(weights)
-        self._cumulative = list(accumulate(weights.values(), initial=0.0))[1:]
+        self._cumulative = list(accumulate(weights.values()))
         self._total = self._cumulative[-1] if self._keys else 0.0
 
     def __bool__(self) -> bool:
