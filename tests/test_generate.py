@@ -344,3 +344,11 @@ def test_a_weighted_draw_is_the_one_of_the_standard_library():
     drawn = [Weighted(weights).draw(ours) for _ in range(500)]
     assert drawn == theirs.choices(list(weights), weights=list(weights.values()), k=500)
     assert set(drawn) == {"git", "ls", "tar"}
+
+
+def test_a_heldout_tool_is_in_no_row_of_another_line():
+    """`grep` stands in many a chain of other tools; it comes no oftener than held-out tools are to come."""
+    params = PARAMS.model_copy(update={"heldout_tools": ["grep"], "rows": 1200, "shells": {"bash": 1.0}})
+    chains = of_family(generate(TABLES, params, seed=7), "chain")
+    runs_it = [row for row in chains if any(word.text == "grep" for word in annotate(answer(row), BASH))]
+    assert len(runs_it) / len(chains) < 3 * TABLES.sampling["heldout_share"]

@@ -1,5 +1,6 @@
 """Wrong options and typos that a reader would not call one are not made."""
 
+from functools import cache
 from random import Random
 
 import pytest
@@ -16,17 +17,22 @@ TABLES = read_tables()
 GRAMMARS = build_grammars(("bash", "cmd"), TABLES.grammars)
 
 
-def made(kind: str, line: str, shell: str = "bash") -> set[str]:
-    """All that many draws of a wrong option make of a line."""
+@cache
+def of_shell(shell: str) -> WrongOptions:
+    """One for all lines, as in a run."""
     grammar, table = GRAMMARS[shell], TABLES.mistakes
-    options = WrongOptions(
+    return WrongOptions(
         grammar,
         synonym_table(TABLES, grammar),
         table["real_flags"],
         frozenset(table["protected"]),
         frozenset(table["only_slashes"]),
     )
-    words = annotate(line, grammar)
+
+
+def made(kind: str, line: str, shell: str = "bash") -> set[str]:
+    """All that many draws of a wrong option make of a line."""
+    options, words = of_shell(shell), annotate(line, GRAMMARS[shell])
     drawn = [options.make(kind, line, words, Random(seed)) for seed in range(40)]
     return {wrong for wrong in drawn if wrong is not None}
 
@@ -38,6 +44,13 @@ def made(kind: str, line: str, shell: str = "bash") -> set[str]:
         ("wrong_case", "bash", "tsc --noEmit", {"tsc --noemit"}),
         ("two_dashes", "bash", "ls -la", {"ls --la"}),
         ("two_dashes", "bash", "cat -A notes.txt", set()),  # nobody shifts after two dashes
+        (
+            "one_dash",
+            "bash",
+            "javac --class-path lib Main.java",
+            set(),
+        ),  # which has options of one dash and a word
+        ("one_dash", "bash", "git commit --amend", {"git commit -amend"}),
         ("synonym", "bash", "git merge --abort", {"git merge --cancel"}),  # not everything that means to end
         ("other_tool", "cmd", "dir /s", {"dir -s"}),
         ("other_tool", "cmd", "tasklist /svc", set()),  # which takes a dash too
