@@ -58,7 +58,7 @@ from stages.validating.tally import Tally
 
 def check_generated(rows: Sequence[Row], params: DataParams, task: str) -> list[Finding]:
     """What is wrong with the generated rows as a whole."""
-    generated = [row for row in rows if row.file == GENERATED and row.task == task]
+    generated = [row for row in rows if row.task == task]
     wanted = {"shell": params.shells, "family": params.families}
     return [
         *check_size(GENERATED, generated, params.rows),
@@ -77,6 +77,15 @@ def read_and_check(files: Sequence[Path], params: DataParams) -> tuple[list[Row]
 def kept_back(max_chars: int) -> list[Row]:
     """The test and held-out rows of the last run, if there was one: no other file may hold them."""
     return read_and_judge([path for path in (TEST, HELDOUT) if path.is_file()], max_chars)[0]
+
+
+def of_files(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The generated rows, and those of other files."""
+    generated: list[Row] = []
+    others: list[Row] = []
+    for row in rows:
+        (generated if row.file == GENERATED else others).append(row)
+    return generated, others
 
 
 def without_own(rows: Sequence[Row]) -> list[Row]:
@@ -139,12 +148,13 @@ def main() -> None:
         print(f"{len(rows)} rows, nothing wrong")
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
-    rows = [row for row in rows if row.file == GENERATED or row.task == task()]  # yours may be for both tasks
+    generated, yours = of_files(rows)
+    yours = [row for row in yours if row.task == task()]  # they may be for both tasks
+    rows = [*generated, *yours]
     grammars = grammars_by_system()
-    looked = look_up([row for row in rows if row.file == GENERATED], grammars, seed())
-    yours = look_up([row for row in rows if row.file != GENERATED], grammars, seed())
-    findings += [*check_generated(rows, params, task()), *check_with_shells(rows, seed())]
-    findings += [*check_known(looked), *check_known(yours)]
+    looked = look_up(generated, grammars, seed())
+    findings += [*check_generated(generated, params, task()), *check_with_shells(rows, seed())]
+    findings += [*check_known(looked), *check_known(look_up(yours, grammars, seed()))]
     report(findings)
     splits = split_rows(rows, seed(), params.heldout_tools)
     report(list(check_splits(GENERATED, splits)))

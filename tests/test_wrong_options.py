@@ -70,7 +70,7 @@ def test_an_alias_is_no_typo_of_a_subcommand():
         lambda path, word: 1.0,
     )
     line = "git log -n 5"
-    words = annotate(line, GRAMMARS["bash"])
-    wrong = {typos.make("subcommand", "omission", line, words, Random(seed)) for seed in range(400)}
+    places = typos.places("subcommand", "omission", annotate(line, GRAMMARS["bash"]))
+    wrong = {typos.make("subcommand", "omission", line, places, Random(seed)) for seed in range(400)}
     assert "git og -n 5" in wrong
     assert "git lg -n 5" not in wrong

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stages.common.grammar import Grammar, Node
 
@@ -34,8 +34,7 @@ _CLUSTER = re.compile(r"-[A-Za-z0-9]{1,6}")
 _REDIRECTIONS = re.compile(r"\d?>>?|<")
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """One word of a line: `line[start:end]`, its role, and the grammar nodes it was looked up in.
 
     `nodes` runs from the command to the deepest subcommand before the word (for a subcommand: its parents).

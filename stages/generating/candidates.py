@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz import process
@@ -15,6 +15,7 @@ class Candidates:
 
     weights: Mapping[str, float]
     names: tuple[str, ...]
+    by_length: Mapping[int, Sequence[str]]
     fold: bool
 
     @classmethod
@@ -25,7 +26,10 @@ class Candidates:
             for word, weight in weights.items():
                 folded[word.lower()] = max(weight, folded.get(word.lower(), 0.0))
             weights = folded
-        return cls(weights, tuple(weights), fold)
+        by_length: dict[int, list[str]] = {}
+        for word in weights:
+            by_length.setdefault(len(word), []).append(word)
+        return cls(weights, tuple(weights), by_length, fold)
 
     def __contains__(self, word: str) -> bool:
         return (word.lower() if self.fold else word) in self.weights
@@ -42,5 +46,10 @@ class Candidates:
             return False
         distance = OSA.distance(typed, right)
         limit = self.weights.get(right, 1.0) / tie_ratio
-        near = process.extract(typed, self.names, scorer=OSA.distance, score_cutoff=distance, limit=None)
-        return all(name == right or (found == distance and self.weights[name] < limit) for name, found, _ in near)
+        for length in range(len(typed) - distance, len(typed) + distance + 1):  # no others are as near
+            names = self.by_length.get(length, ())
+            near = process.extract(typed, names, scorer=OSA.distance, score_cutoff=distance, limit=None)
+            for name, found, _ in near:
+                if name != right and (found < distance or self.weights[name] >= limit):
+                    return False
+        return True

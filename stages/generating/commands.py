@@ -12,9 +12,9 @@ import re
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
+from typing import NamedTuple
 
 from stages.common.grammar import Argument, Grammar, Node, Option
 
@@ -24,8 +24,7 @@ _HAS_OPTION = re.compile(r" [-/][A-Za-z-]")
 _SLOT_CHARS = 8  # of a slot's value, about
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """One correct line, and the template or the grammar place it came from (to limit repetition)."""
 
     line: str
@@ -62,8 +61,9 @@ class Slots:
             name = match.group(1)
             if name not in self._values:
                 return match.group()
-            fresh = [choice for choice in self._values[name] if choice not in used]
-            found = rng.choice(fresh or self._values[name])
+            choices = self._values[name]
+            fresh = [choice for choice in choices if choice not in used] if used else choices
+            found = rng.choice(fresh or choices)
             used.add(found)
             return found
 

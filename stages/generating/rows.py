@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import Any
 
@@ -30,6 +30,8 @@ from stages.generating.wrong_options import WrongOptions, synonym_table
 NONE = "none"
 TYPO = "typo"  # in data/slips.yaml: one of the typing kinds
 _TYPING = (*SINGLE, TWO_OPERATIONS)
+Mistake = Callable[[Random], str | None]
+"""Gives what is typed for a correct line; None where the mistake cannot be made there, or not be undone."""
 _ROLES = ("command", "subcommand", "option")
 """The families whose typos a chained line may carry too."""
 
@@ -108,8 +110,8 @@ class ShellGenerator:
         self._slips = Slips(tables.slips, grammar)
         self._requests = Requests(tables.requests, self._shell, tables.slots, tables.sampling["requests"], typist)
         self._wrong_subcommands = _inverted(tables.wrong_subcommands)
-        slots = Slots(tables.slots)
-        self._sample = lru_cache(maxsize=None)(lambda template: slots.fill(template, Random(0)))
+        self._slots = Slots(tables.slots)
+        self._sample = lru_cache(maxsize=None)(self._sampled)
         self._lines = CorrectLines(grammar, popularity, tables, params, self._offers)
         self._kinds = Kinds(
             tables.mistakes,
@@ -136,8 +138,12 @@ class ShellGenerator:
 
     def _offers(self, family: str, kind: str, template: str) -> bool:
         """Whether a line of that template may have a place for the mistake."""
-        line = self._sample(template)
-        return self._has_place(family, kind, line, self._annotate(line))
+        return self._has_place(family, kind, *self._sample(template))
+
+    def _sampled(self, template: str) -> tuple[str, Sequence[Word]]:
+        """One line of a template, and its words."""
+        line = self._slots.fill(template, Random(0))
+        return line, self._annotate(line)
 
     def _has_place(self, family: str, kind: str, line: str, words: Sequence[Word]) -> bool:
         if kind == NONE or family == "path":  # what a path offers hangs on the values
@@ -148,7 +154,7 @@ class ShellGenerator:
             return self._wrong_options.has_place(kind, words)
         if kind == "wrong_subcommand":
             return self._wrong_subcommand(line, words, self._any) is not None
-        return any(self._typos.has_place(role, kind, words) for role in self._roles(family))
+        return any(self._typos.places(role, kind, words) for role in self._roles(family))
 
     @staticmethod
     def _roles(family: str) -> Sequence[str]:
@@ -176,8 +182,9 @@ class ShellGenerator:
                 return None
             group = named_key(mask(words, self._grammar), slip.group) if slip.group else None
             return Mistaken(slip.typed, draw, words, group)
+        mistaken = self._mistaken(family, kind, draw.line, words)
         for _ in range(self._table["attempts_same_line"]):
-            typed = self._mistaken(family, kind, draw.line, words, rng)
+            typed = mistaken(rng)
             if typed is not None and blanks_once(typed) not in self._typed:
                 return Mistaken(typed, draw, words)
         return None
@@ -204,12 +211,22 @@ class ShellGenerator:
         """Whether the line is short enough and its template not yet in too many of the shell's rows."""
         return len(draw.line) <= self._params.max_chars and self._origins[draw.origin] < self._most_of_template
 
-    def _mistaken(self, family: str, kind: str, line: str, words: Sequence[Word], rng: Random) -> str | None:
+    def _mistaken(self, family: str, kind: str, line: str, words: Sequence[Word]) -> Mistake:
+        """What makes such a mistake in the line, another one at each call."""
         if family == "wrong_option":
-            return self._wrong_options.make(kind, line, words, rng)
+            return partial(self._wrong_options.make, kind, line, words)
         if kind == "wrong_subcommand":
-            return self._wrong_subcommand(line, words, rng)
-        return self._typos.make(rng.choice(self._roles(family)), kind, line, words, rng)
+            return partial(self._wrong_subcommand, line, words)
+        roles = self._roles(family)
+        places: dict[str, Sequence[Any]] = {}
+
+        def typo(rng: Random) -> str | None:
+            role = rng.choice(roles)
+            if role not in places:
+                places[role] = self._typos.places(role, kind, words)
+            return self._typos.make(role, kind, line, places[role], rng)
+
+        return typo
 
     def _wrong_subcommand(self, line: str, words: Sequence[Word], rng: Random) -> str | None:
         """A synonym of the subcommand, or of the words it is the first of (`run build` typed as `build`)."""

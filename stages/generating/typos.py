@@ -62,13 +62,12 @@ class Typos:
             "wrong_slash": (self._slashed, self._turn_slashes),
         }
 
-    def has_place(self, family: str, kind: str, words: Sequence[Word]) -> bool:
-        """Whether such a mistake might be made in the line of these words."""
-        return bool(self._finder(kind)(family, words))
+    def places(self, family: str, kind: str, words: Sequence[Word]) -> list[Any]:
+        """Where such a mistake might be made in the line of these words; what a place is only `make` knows."""
+        return self._finder(kind)(family, words)
 
-    def make(self, family: str, kind: str, line: str, words: Sequence[Word], rng: Random) -> str | None:
-        """`line`, whose words are `words`, with one such mistake; None where it offers no fitting place."""
-        places = self._finder(kind)(family, words)
+    def make(self, family: str, kind: str, line: str, places: Sequence[Any], rng: Random) -> str | None:
+        """`line` with one such mistake at one of its `places`; None where a reader would not undo it that way."""
         if not places:
             return None
         place = rng.choice(places)

@@ -33,8 +33,9 @@ class Answer:
 def read_answer(shell: str, text: str) -> Answer:
     """Look an answer over; `shell` is one of the six, or empty."""
     strange = limits().foreign[shell].search(text) if shell else None
+    line = words(text)
     return Answer(
-        words=tuple(words(text)),
+        words=tuple(line),
         commands=frozenset(command_names(text)),
         foreign=strange.group().strip() if strange else None,
         private=limits().private.find(text),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 from stages.common.golden import golden_inputs
@@ -107,7 +108,7 @@ def check_operators(file: Path, rows: Sequence[Row]) -> Iterator[Finding]:
 def check_repetition(rows: Sequence[Row]) -> Iterator[Finding]:
     """No line, whatever its particulars, is in too many of the rows."""
     most = max(limits().skeleton_share_max * len(rows), limits().skeleton_rows_any)
-    counts = Counter(row.skeleton for row in rows)
+    counts = Counter(map(attrgetter("skeleton"), rows))
     for skeleton in [skeleton for skeleton, count in counts.items() if count > most]:
         row = next(row for row in rows if row.skeleton == skeleton)
         yield row.finding("repetition", f"one of {counts[skeleton]} rows that are this line; {most:.0f} may be")

@@ -9,12 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from stages.common.chat import CORRECT, SHELLS, TASKS, ToolResult, parse_user_text, system_prompt
-from stages.common.words import blanks_once, operators
+from stages.common.words import blanks_once, operators, words
+from stages.validating.answers import read_answer
 from stages.validating.skeleton import skeleton
 
 LINE_BYTES = 1 << 16
 """The longest line that is read as a row."""
+_MESSAGE_KEYS = {"role", "content"}
 PROMPTS = {system_prompt(shell, task): (shell, task) for shell in SHELLS for task in TASKS}
 """System text -> shell and task."""
 
@@ -65,7 +69,7 @@ class Row:
     @cached_property
     def skeleton(self) -> str:
         """What it shares with rows that differ in particulars alone."""
-        return skeleton(self.before, self.after)
+        return skeleton(words(self.before), read_answer(self.shell, self.after).words)
 
     @cached_property
     def operators(self) -> frozenset[str]:
@@ -76,6 +80,8 @@ class Row:
     def answers(self) -> list[str]:
         """The answer and those that are as right, as far as they are texts."""
         accept = self.meta.get("accept")
+        if accept is None:  # nearly always
+            return [self.after]
         others = accept if isinstance(accept, list) else []
         return [self.after, *(other for other in others if isinstance(other, str))]
 
@@ -86,45 +92,53 @@ class Row:
 
 def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
     """The row of a line, or what keeps the line from being one."""
-    shown = repr(line[:120].decode("utf-8", errors="backslashreplace").rstrip("\n"))
+
+    def broken(rule: str, message: str) -> Finding:
+        shown = repr(line[:120].decode("utf-8", errors="backslashreplace").rstrip("\n"))
+        return Finding(file, number, rule, message, shown)
+
     if len(line) > LINE_BYTES:
-        message = f"{len(line)} bytes in one line, more than {LINE_BYTES}; no row is that long"
-        return Finding(file, number, "json", message, shown)
+        return broken("json", f"{len(line)} bytes in one line, more than {LINE_BYTES}; no row is that long")
     if line.endswith(b"\r\n"):
-        return Finding(file, number, "json", "ends in CR LF; save the file with Unix line ends", shown)
+        return broken("json", "ends in CR LF; save the file with Unix line ends")
     if line.startswith(b"\xef\xbb\xbf"):
-        return Finding(file, number, "utf-8", "starts with a byte order mark; save the file without it", shown)
+        return broken("utf-8", "starts with a byte order mark; save the file without it")
     try:
         text = line.decode("utf-8").strip()
-        content = json.loads(text)
-        if b"\\ud" in line.lower():
-            json.dumps(content, ensure_ascii=False).encode("utf-8")
+        content = _parsed(text)
     except UnicodeDecodeError as error:
-        return Finding(
-            file, number, "utf-8", f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8", shown
-        )
+        return broken("utf-8", f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8")
     except UnicodeEncodeError:
-        return Finding(file, number, "utf-8", "half a surrogate pair (\\ud800 to \\udfff) is no character", shown)
+        return broken("utf-8", "half a surrogate pair (\\ud800 to \\udfff) is no character")
     except json.JSONDecodeError as error:
-        message = f"not JSON: {error.msg} at column {error.colno}; mend or delete the line"
-        return Finding(file, number, "json", message, shown)
+        return broken("json", f"not JSON: {error.msg} at column {error.colno}; mend or delete the line")
     except RecursionError:
-        return Finding(file, number, "json", "nested too deeply to be a row; delete the line", shown)
+        return broken("json", "nested too deeply to be a row; delete the line")
     texts = _texts(content)
     if isinstance(texts, str):
-        return Finding(file, number, "schema", texts, shown)
+        return broken("schema", texts)
     system, user, after = texts
     shell, task = PROMPTS.get(system, ("", CORRECT))
     try:
         before, results = parse_user_text(task, user)
     except ValueError as error:
-        return Finding(file, number, "schema", f"the user message {error}", shown)
+        return broken("schema", f"the user message {error}")
     said = content.get("meta")
     meta = {name: _shared(value) for name, value in said.items()} if isinstance(said, dict) else {}
     if meta and "group" not in meta:  # a user's row may leave it out
-        content["meta"] = meta = {**meta, "group": skeleton(before, after)}
+        content["meta"] = meta = {**meta, "group": skeleton(words(before), words(after))}
         text = json.dumps(content, ensure_ascii=False)
     return Row(file, number, text, meta, shell, before, after, task, results)
+
+
+def _parsed(text: str) -> Any:
+    """The JSON of a line; where the fast parser refuses it, the standard library's says where and why."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        content = json.loads(text)
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no UTF-8
+        return content
 
 
 def _shared(value: Any) -> Any:
@@ -140,7 +154,7 @@ def _texts(content: Any) -> tuple[str, str, str] | str:
     if not isinstance(messages, list) or len(messages) != 3:
         return "`messages` is not a list of three: system, user, assistant"
     for message, role in zip(messages, ("system", "user", "assistant"), strict=True):
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+        if not isinstance(message, dict) or message.keys() != _MESSAGE_KEYS:
             return f"the {role} message is not an object with `role` and `content` alone"
         if message["role"] != role:
             return f"a message of role {message['role']!r} stands where {role!r} belongs"

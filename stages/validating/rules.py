@@ -28,6 +28,7 @@ SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
 """Unicode's categories of emoji and other pictures, marks by themselves, invisible and unassigned characters."""
 META = ("shell", "family", "kind", "tool", "source", "group")
 _OPTIONAL_META = "accept"
+_KNOWN_META = frozenset([*META, _OPTIONAL_META])
 _QUOTED = "quoted"
 _ESCAPE = re.compile(r"\\[bdswBDSW]")
 _SPACES_AND_QUOTES = re.compile(r"[\s\"']+")
@@ -67,8 +68,9 @@ def meta(row: Row, max_chars: int) -> Iterator[str]:
     if not said:
         yield f"no `meta` with {', '.join(META)}"
         return
-    for key in sorted(said.keys() - {*META, _OPTIONAL_META}):
-        yield f"meta.{key} is unknown"
+    if not said.keys() <= _KNOWN_META:
+        for key in sorted(said.keys() - _KNOWN_META):
+            yield f"meta.{key} is unknown"
     missing = [key for key in META if not isinstance(said.get(key), str) or not said[key]]
     if missing:
         yield f"missing in meta, empty or no text: {', '.join(missing)}"
@@ -144,11 +146,13 @@ def danger(row: Row, max_chars: int) -> Iterator[str]:
 
 def private(row: Row, max_chars: int) -> Iterator[str]:
     """No text holds a key, a password, or what belongs to a real person."""
-    heard = (row.before, *(said.output for said in row.results))
-    private_in = {text: limits().private.find(text) for text in heard}
-    private_in |= {answer: read_answer(row.shell, answer).private for answer in row.answers}
-    for shapes in private_in.values():
-        for kind, found in shapes.items():
+    shapes = limits().private
+    in_text = {answer: read_answer(row.shell, answer).private for answer in row.answers}
+    for heard in (row.before, *(said.output for said in row.results)):
+        if heard not in in_text:
+            in_text[heard] = shapes.find(heard)
+    for places in in_text.values():
+        for kind, found in places.items():
             yield f"{found!r} looks like a real {kind}; use an example"
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations
+from operator import attrgetter
 from pathlib import Path
 
 from stages.common.words import command_name, command_names
@@ -12,6 +16,12 @@ from stages.validating.rows import Finding, Row
 from stages.validating.skeleton import digest
 
 HELDOUT = "heldout"
+_KEYS: Mapping[str, Callable[[Row], Hashable]] = {
+    "group": lambda row: row.meta["group"],
+    "typed line": attrgetter("asked"),
+    "skeleton": attrgetter("skeleton"),
+}
+"""Everything that two rows of different splits may not share."""
 
 
 def split_rows(rows: Sequence[Row], seed: int, heldout_tools: Sequence[str]) -> dict[str, list[Row]]:
@@ -21,11 +31,11 @@ def split_rows(rows: Sequence[Row], seed: int, heldout_tools: Sequence[str]) -> 
     hash, as many go to `test` and then to `valid` as fill the shares of `data/validation.yaml`, the rest to
     `train`. Groups that share a typed line or a skeleton share their fate.
     """
-    tools = {tool.lower() for tool in heldout_tools}
+    runs_heldout = _runs(heldout_tools)
     splits: dict[str, list[Row]] = {name: [] for name in (*limits().split_shares, HELDOUT)}
     free = {}
     for group, bundle in _bundles(rows).items():
-        if any(_runs(row, tools) for row in bundle):
+        if any(map(runs_heldout, bundle)):
             splits[HELDOUT].extend(bundle)
         else:
             free[group] = bundle
@@ -37,21 +47,19 @@ def split_rows(rows: Sequence[Row], seed: int, heldout_tools: Sequence[str]) -> 
     return splits
 
 
-def _runs(row: Row, tools: set[str]) -> bool:
-    if command_name(row.meta["tool"]) in tools:
-        return True
-    line = row.after.lower()
-    named = any(tool in line for tool in tools)  # a quick look, which settles most rows
-    return named and not tools.isdisjoint(command_names(row.after))
+def _runs(names: Sequence[str]) -> Callable[[Row], bool]:
+    """Whether a row's answer runs one of the tools."""
+    tools = {name.lower() for name in names}
+    named = re.compile("|".join(map(re.escape, names)) or "(?!)", re.IGNORECASE)
+    name_of = lru_cache(maxsize=None)(command_name)
 
+    def runs(row: Row) -> bool:
+        if name_of(row.meta["tool"]) in tools:
+            return True
+        # a quick look, which settles most rows
+        return bool(named.search(row.after)) and not tools.isdisjoint(command_names(row.after))
 
-def _keys(row: Row) -> dict[str, tuple[str, ...]]:
-    """Everything that two rows of different splits may not share."""
-    return {
-        "group": ("group", row.meta["group"]),
-        "typed line": ("typed", *row.asked),
-        "skeleton": ("skeleton", row.skeleton),
-    }
+    return runs
 
 
 def _bundles(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -66,11 +74,12 @@ def _bundles(rows: Sequence[Row]) -> dict[str, list[Row]]:
             group = above
         return group
 
-    owner: dict[tuple[str, ...], str] = {}
-    for row in rows:
-        of_row = row.meta["group"]
-        for key in _keys(row).values():
-            if (of_other := owner.setdefault(key, of_row)) != of_row:  # two rows that share it join their groups
+    for key in _KEYS.values():
+        owner: dict[Hashable, str] = {}
+        for row in rows:
+            of_row = row.meta["group"]
+            of_other = owner.setdefault(key(row), of_row)
+            if of_other != of_row:  # two rows that share it join their groups
                 group, other = lead(of_row), lead(of_other)
                 leader[max(group, other)] = min(group, other)
     bundles: dict[str, list[Row]] = defaultdict(list)
@@ -99,11 +108,13 @@ def _assign(sizes: Mapping[str, int], seed: int) -> dict[str, str]:
 
 def check_splits(file: Path, splits: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
     """No two splits share a group, a typed line of one shell, or a skeleton; the shares are as asked for."""
-    first: dict[tuple[str, ...], tuple[str, Row]] = {}
-    for name, rows in splits.items():
-        for row in rows:
-            for what, key in _keys(row).items():
-                other, earlier = first.setdefault(key, (name, row))
+    for what, key in _KEYS.items():
+        keys = [set(map(key, rows)) for rows in splits.values()]
+        crossing = set().union(*(one & other for one, other in combinations(keys, 2)))
+        first: dict[Hashable, tuple[str, Row]] = {}
+        for name, rows in splits.items() if crossing else ():
+            for row in rows:
+                other, earlier = first.setdefault(key(row), (name, row))
                 if other != name:
                     message = f"in {name}, but the same {what} is in {other} ({earlier.file}:{earlier.line})"
                     yield row.finding("split", message)

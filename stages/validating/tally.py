@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter, itemgetter
 
 from stages.validating.rows import Row
 
@@ -17,22 +19,14 @@ class Tally:
     And how many answers have an operator (`chained`), how many have each (`operators`).
     """
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        values: Counter[tuple[str, ...]] = Counter()
-        self.lengths: Counter[int] = Counter()
-        self.operators: Counter[str] = Counter()
-        self.chained = 0
-        groups = set()
-        for row in rows:
-            meta = row.meta
-            values[meta["shell"], meta["family"], meta["kind"], meta["source"], meta["tool"]] += 1
-            self.lengths[len(row.before)] += 1
-            groups.add(meta["group"])
-            if row.operators:
-                self.operators.update(row.operators)
-                self.chained += 1
-        self._values = values
-        self.rows, self.groups = values.total(), len(groups)
+    def __init__(self, rows: Sequence[Row]) -> None:
+        metas = list(map(attrgetter("meta"), rows))
+        self._values: Counter[tuple[str, ...]] = Counter(map(itemgetter(*KEYS), metas))
+        self.lengths = Counter(map(len, map(attrgetter("before"), rows)))
+        chained = list(filter(None, map(attrgetter("operators"), rows)))
+        self.operators = Counter(chain.from_iterable(chained))
+        self.chained = len(chained)
+        self.rows, self.groups = len(rows), len(set(map(itemgetter("group"), metas)))
 
     def of(self, key: str) -> Counter[str]:
         """Rows by the value of one key, in the order of their first row."""
