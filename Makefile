@@ -32,8 +32,9 @@ repro: venv
 	dvc repro
 	python -m stages.gate check
 
+# the tests of a file share what they make once, so a file stays in one process
 test: venv
-	pytest
+	pytest --numprocesses logical --dist loadfile
 
 quick: venv
 	pytest -m "not slow"
