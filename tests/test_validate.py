@@ -381,6 +381,17 @@ def test_extra_rows_join_the_splits_without_a_group_of_their_own(project):
     assert json.loads((project / "metrics/data.json").read_text())["rows"] == 201
 
 
+def test_rows_of_your_own_for_the_other_task_are_judged_but_wait_for_it(project):
+    row = content("fish", "Input: igt status\n\n", "git status")
+    row["messages"][0]["content"] = system_prompt("fish", "wit")
+    write(project / "data/extra/mine.jsonl", [row])
+    assert validate(project).returncode == 0
+    assert json.loads((project / "metrics/data.json").read_text())["rows"] == 200
+    row["messages"][2]["content"] = "git status --force"
+    write(project / "data/extra/mine.jsonl", [row])
+    assert "mine.jsonl:1: [danger]" in validate(project).stderr
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_rows_of_your_own_run_what_exists_too(project, alone):
     mine = write(
