@@ -32,9 +32,10 @@ repro: venv
 	dvc repro
 	python -m stages.gate check
 
-# the tests of a file share what they make once, so a file stays in one process
+# the tests of a file share what they make once, so a file stays in one process; in the order of their names, since the
+# longest, the pipeline's, are few, and would otherwise come last and alone
 test: venv
-	pytest --numprocesses logical --dist loadfile
+	pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 quick: venv
 	pytest -m "not slow"
