@@ -79,7 +79,7 @@ def kept_back(max_chars: int) -> list[Row]:
     return read_and_judge([path for path in (TEST, HELDOUT) if path.is_file()], max_chars)[0]
 
 
-def of_files(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def by_origin(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """The generated rows, and those of other files."""
     generated: list[Row] = []
     others: list[Row] = []
@@ -148,7 +148,7 @@ def main() -> None:
         print(f"{len(rows)} rows, nothing wrong")
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
-    generated, yours = of_files(rows)
+    generated, yours = by_origin(rows)
     yours = [row for row in yours if row.task == task()]  # they may be for both tasks
     rows = [*generated, *yours]
     grammars = grammars_by_system()

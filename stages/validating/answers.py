@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,6 +28,17 @@ class Answer:
     parses: bool
     may_endanger: bool
     """False only where nothing in it is dangerous."""
+
+
+def runs_one_of(names: Sequence[str]) -> Callable[[str], bool]:
+    """Whether an answer, as text, runs one of the tools of these names."""
+    tools = {name.lower() for name in names}
+    named = re.compile("|".join(map(re.escape, names)), re.IGNORECASE)  # a quick look, which settles most answers
+
+    def runs(answer: str) -> bool:
+        return bool(named.search(answer)) and not tools.isdisjoint(command_names(answer))
+
+    return runs
 
 
 @lru_cache(maxsize=1 << 16)

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from stages.common.golden import golden_inputs
-from stages.common.words import command_names
+from stages.validating.answers import runs_one_of
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
@@ -65,13 +65,13 @@ def find_leaks(rows: Sequence[Row], kept_back: Sequence[Row], heldout_tools: Seq
     """
     asked = {row.asked: row for row in kept_back}
     skeletons = {row.skeleton: row for row in kept_back}
-    tools = {tool.lower() for tool in heldout_tools}
+    runs_heldout = runs_one_of(heldout_tools)
     for row in rows:
         if other := asked.get(row.asked) or skeletons.get(row.skeleton):
             yield row.finding(
                 "split", f"{other.file}:{other.line} keeps this line back, or one like it; drop the row"
             )
-        elif not tools.isdisjoint(command_names(row.after)):
+        elif runs_heldout(row.after):
             yield row.finding(
                 "split", "runs a tool that is kept out of training (data.heldout_tools); drop the row"
             )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import combinations
 from operator import attrgetter
 from pathlib import Path
 
-from stages.common.words import command_name, command_names
+from stages.validating.answers import runs_one_of
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 from stages.validating.skeleton import digest
@@ -31,11 +29,11 @@ def split_rows(rows: Sequence[Row], seed: int, heldout_tools: Sequence[str]) -> 
     hash, as many go to `test` and then to `valid` as fill the shares of `data/validation.yaml`, the rest to
     `train`. Groups that share a typed line or a skeleton share their fate.
     """
-    runs_heldout = _runs(heldout_tools)
+    runs_heldout = runs_one_of(heldout_tools)
     splits: dict[str, list[Row]] = {name: [] for name in (*limits().split_shares, HELDOUT)}
     free = {}
     for group, bundle in _bundles(rows).items():
-        if any(map(runs_heldout, bundle)):
+        if any(runs_heldout(row.after) for row in bundle):
             splits[HELDOUT].extend(bundle)
         else:
             free[group] = bundle
@@ -45,21 +43,6 @@ def split_rows(rows: Sequence[Row], seed: int, heldout_tools: Sequence[str]) -> 
     for split in splits.values():
         split.sort(key=lambda row: digest(f"{seed}:{row.shell}:{row.before}:{row.after}"))
     return splits
-
-
-def _runs(names: Sequence[str]) -> Callable[[Row], bool]:
-    """Whether a row's answer runs one of the tools."""
-    tools = {name.lower() for name in names}
-    named = re.compile("|".join(map(re.escape, names)) or "(?!)", re.IGNORECASE)
-    name_of = lru_cache(maxsize=None)(command_name)
-
-    def runs(row: Row) -> bool:
-        if name_of(row.meta["tool"]) in tools:
-            return True
-        # a quick look, which settles most rows
-        return bool(named.search(row.after)) and not tools.isdisjoint(command_names(row.after))
-
-    return runs
 
 
 def _bundles(rows: Sequence[Row]) -> dict[str, list[Row]]:
