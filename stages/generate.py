@@ -150,7 +150,7 @@ def write_shells(params: config.DataParams, seed: int, task: str, folder: Path) 
             bar.update(work.made.value - bar.n)
             for future in done:
                 if future.exception() is not None:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    pool.shutdown(cancel_futures=True)  # and wait: 3.11 prints a traceback of a pool left at exit
                 future.result()
         bar.update(params.rows - bar.n)
     return list(files.values())

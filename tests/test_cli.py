@@ -36,7 +36,8 @@ def stage(body: str, folder: Path, **extra) -> subprocess.CompletedProcess[str]:
         ("raise PipelineError('a.json:3: not JSON; mend it')", "sample: error: a.json:3: not JSON; mend it"),
         ("raise OSError(errno.ENOSPC, 'No space left on device', 'models/x')", "the disk is full on models/x"),
         (
-            "import os, concurrent.futures as f; f.ProcessPoolExecutor(1).submit(os._exit, 9).result()",
+            "import os, concurrent.futures as f\n"
+            "    with f.ProcessPoolExecutor(1) as pool: pool.submit(os._exit, 9).result()",
             "sample: error: a process of this stage was killed",
         ),
         ("open('/nowhere/at/all')", "sample: error: No such file or directory on /nowhere/at/all"),
