@@ -13,6 +13,8 @@ from packing import Step
 from placement import products
 from torch import Tensor, nn
 
+_SOFTMAX_ROWS = 32  # a row of fp32 logits has 200 kB and more: so many stay in the cache
+
 
 class Decoder:
     """The frozen model in the compute format `dtype`, with room for adapters in its layers."""
@@ -72,13 +74,17 @@ class Decoder:
         """
         picked = x[step.predicting]
         h, r = self.norm.forward(picked)
-        p = torch.softmax(self.logits(h.to(self.dtype)).float(), -1)
-        chosen = p.gather(1, step.targets[:, None])
-        loss = -chosen.clamp_min(torch.finfo(p.dtype).tiny).log().sum()
+        logits = self.logits(h.to(self.dtype))
+        loss = torch.zeros((), device=x.device)
+        for some, targets in zip(logits.split(_SOFTMAX_ROWS), step.targets.split(_SOFTMAX_ROWS), strict=True):
+            p = torch.softmax(some.float(), -1)
+            chosen = p.gather(1, targets[:, None])
+            loss -= chosen.clamp_min(torch.finfo(p.dtype).tiny).log().sum()
+            if weight is not None:  # the logits are read: their gradient takes their place
+                some.copy_(p.scatter_(1, targets[:, None], chosen - 1).mul_(weight))
         if weight is None:
             return loss, None
-        p.scatter_(1, step.targets[:, None], chosen - 1)
-        dh = self.times_head(p.mul_(weight).to(self.dtype))
+        dh = self.times_head(logits)
         return loss, torch.zeros_like(x).index_copy_(0, step.predicting, self.norm.backward(dh, picked, r))
 
 

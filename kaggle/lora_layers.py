@@ -140,18 +140,19 @@ class DecoderLayer:
         h2 = h2.to(self.dtype)
         gu, u3 = self.gate_up.forward(h2)
         gate, up = gu.chunk(2, -1)
-        m = F.silu(gate).mul_(up)
+        s = F.silu(gate)
+        m = s * up
         d, u4 = self.down.forward(m)
-        return x2 + d, (x, r1, h, u1, attention, o, u2, x2, r2, h2, u3, gu, m, u4)
+        return x2 + d, (x, r1, h, u1, attention, o, u2, x2, r2, h2, u3, gu, s, m, u4)
 
     def backward(self, dy: Tensor, saved: tuple, step: StepShape) -> Tensor:
         """dy [T, H] fp32 -> dx; adds to the adapters' gradients."""
-        x, r1, h, u1, attention, o, u2, x2, r2, h2, u3, gu, m, u4 = saved
+        x, r1, h, u1, attention, o, u2, x2, r2, h2, u3, gu, s, m, u4 = saved
         gate, up = gu.chunk(2, -1)
         dm = self.down.backward(dy.to(self.dtype), m, u4)
         dgu = torch.empty_like(gu)
         dgate, dup = dgu.chunk(2, -1)
-        torch.mul(F.silu(gate), dm, out=dup)
+        torch.mul(s, dm, out=dup)
         torch.ops.aten.silu_backward.grad_input(dm.mul_(up), gate, grad_input=dgate)
         dx2 = self.norm2.backward(self.gate_up.backward(dgu, h2, u3), x2, r2).add_(dy)
         do = self.out.backward(dx2.to(self.dtype), o, u2)

@@ -200,7 +200,7 @@ def train(run: Run) -> None:
                     "as good an adapter, not the same bytes",
                     file=sys.stderr,
                 )
-        state.clear()  # the optimizer has its own copy: two do not fit beside a large model
+        state.clear()  # on a GPU the optimizer has its own copy: two do not fit beside a large model
     _loop(training, steps, examples, validation, checkpoints, run)
     if placement.is_first:
         write_results(run, training, digests)
