@@ -85,6 +85,7 @@ class Grammar:
     commands: Mapping[str, Node]
     wrappers: Wrappers
     aliases: Mapping[str, str] = field(default_factory=dict)
+    """Of PowerShell's aliases in lower case, the cmdlets that they stand for."""
 
     @property
     def fold(self) -> bool:
@@ -113,7 +114,14 @@ def build_grammars(shells: Iterable[str], tables: Mapping[str, Mapping[str, Any]
     """The grammars of shells out of the parsed files of `data/grammar/` (name without ending -> content)."""
     everywhere = _commands_everywhere(tables)
     return {
-        shell: Grammar(shell, everywhere | _commands_of(shell, tables), wrappers(system_of(shell)))
+        shell: Grammar(
+            shell,
+            everywhere | _commands_of(shell, tables),
+            wrappers(system_of(shell)),
+            {alias.lower(): name for alias, name in tables["powershell"]["aliases"].items()}
+            if shell == "powershell"
+            else {},
+        )
         for shell in shells
     }
 

@@ -23,7 +23,7 @@ from stages.generating.skeleton import group_key, mask, named_key
 from stages.generating.slips import PERMISSION, Slips
 from stages.generating.sources import CommandPopularity, CorrectLines, known_components
 from stages.generating.tables import Tables
-from stages.generating.tool_results import ToolResults
+from stages.generating.tool_results import tool_results
 from stages.generating.typos import Typos
 from stages.generating.wrong_options import WrongOptions, synonym_table
 
@@ -90,7 +90,7 @@ class ShellGenerator:
         popularity = CommandPopularity(grammar, tables)
         typist = Typist.from_table(tables.mistakes)
         commands = Candidates.of(popularity.of_commands(), fold=grammar.fold)
-        self._tool_results = ToolResults(tables.tool_results, grammar, commands) if task == WIT else None
+        self._tool_results = tool_results(grammar, tables, popularity) if task == WIT else None
         self._typos = Typos(
             grammar,
             typist,

@@ -76,7 +76,7 @@ def merged_lists(table: Mapping[str, Any], shell: str) -> dict[str, list[str]]:
 def everyday_lines(tables: Tables, shell: str) -> dict[str, list[str]]:
     """The templates of a shell by tool; the Windows shells also get those of the tools that run everywhere."""
     lines = merged_lists(tables.usage, shell)
-    for tool in _portable_tools(tables, shell):
+    for tool in portable_tools(tables, shell):
         unfit = re.compile(tables.sampling["portable"]["unfit"])
         fit = [line for line in tables.usage["posix"].get(tool, ()) if not unfit.search(line)]
         if fit:
@@ -96,10 +96,10 @@ def command_weights(
 
     In the Windows shells the tools that run everywhere have the share of `sampling.yaml` together.
     """
-    foreign = _foreign_commands(tables, shell)
+    foreign = foreign_commands(tables, shell)
     entries = {tool: entry for tool, entry in merged(tables.popularity, shell).items() if tool not in foreign}
     weights = {tool: _weight(entry) ** power for tool, entry in entries.items()}
-    portable = {tool: tables.popularity["posix"].get(tool, 1.0) for tool in _portable_tools(tables, shell)}
+    portable = {tool: tables.popularity["posix"].get(tool, 1.0) for tool in portable_tools(tables, shell)}
     if portable:
         share = tables.sampling["portable"]["share"][shell]
         total = sum(_weight(entry) ** power for entry in portable.values())
@@ -111,7 +111,7 @@ def command_weights(
     return weights, shares
 
 
-def _foreign_commands(tables: Tables, shell: str) -> set[str]:
+def foreign_commands(tables: Tables, shell: str) -> set[str]:
     """The commands that this shell may lack, such as fish's `string`.
 
     They are those without an everyday line in it that have one in other shells, or that only the hand-made
@@ -126,7 +126,7 @@ def _weight(entry: float | Mapping[str, Any]) -> float:
     return float(entry["w"] if isinstance(entry, Mapping) else entry)
 
 
-def _portable_tools(tables: Tables, shell: str) -> tuple[str, ...]:
+def portable_tools(tables: Tables, shell: str) -> tuple[str, ...]:
     return () if system_of(shell) == "posix" else tuple(tables.sampling["portable"]["tools"])
 
 
