@@ -13,7 +13,6 @@ made side by side, one process each.
 from __future__ import annotations
 
 import gc
-import json
 import multiprocessing
 import os
 import shutil
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 from tqdm import tqdm
 
 from stages.common import config
@@ -124,9 +124,9 @@ def _write_shell(shell: str, params: config.DataParams, seed: int, task: str, ou
     gc.disable()  # nothing here holds cycles, and the tables are large to look through again and again
     assert _work is not None
     rows = generate_shell(_work.grammars[shell], _work.tables, params, seed, task)
-    with out.open("w", encoding="utf-8", newline="\n") as file:
+    with out.open("wb") as file:
         for number, row in enumerate(rows, start=1):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             if number % _REPORT_EVERY == 0:
                 with _work.made.get_lock():
                     _work.made.value += _REPORT_EVERY

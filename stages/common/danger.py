@@ -17,12 +17,13 @@ from typing import Any
 import yaml
 from rapidfuzz.distance import OSA
 
-from stages.common.words import quoted_lines, simple_commands, unquote, words
+from stages.common.words import command_name, quoted_lines, simple_commands, unquote, words
 
 DANGER = Path("data/danger.yaml")
 _BUNDLE = re.compile(r"-[A-Za-z]{1,6}")
-_MARKS = "-/"
+_MARKS = "-/@"
 _RUN = re.compile(r"[\w-]+")
+_LETTER = re.compile(r"\w")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class DangerTable:
         )
 
     def normalize(self, word: str) -> str:
-        """The word as it is compared."""
-        return unquote(word).lower() if self.fold else unquote(word)
+        """The word as it is compared; `-Force:$true` is `-Force`."""
+        return unquote(word).lower().removesuffix(":$true") if self.fold else unquote(word)
 
 
 @cache
@@ -145,7 +146,7 @@ def find_dangers(table: DangerTable, command: str) -> list[Danger]:
     for simple in simple_commands(command):
         line = [table.normalize(word) for word in simple]
         found += [Danger(table.words[word], word) for word in line if word in table.words]
-        name = line[0].rsplit("/", 1)[-1]
+        name = command_name(line[0])
         if name in table.commands:
             found.append(Danger(table.commands[name], line[0]))
         known = _options_of(table, name, line[1:])
@@ -180,6 +181,8 @@ def _is_typo(table: DangerTable, danger: Danger, lost: list[str]) -> bool:
 
 def _mistyped(table: DangerTable, danger: Danger, candidate: str) -> bool:
     word = danger.word or ""
+    if not _LETTER.search(word):  # `*` is no slip of a name
+        return not _LETTER.search(candidate)
     if candidate.startswith(word) or candidate.endswith(word):  # a missing space
         return True
     name = word.strip(_MARKS)
@@ -187,7 +190,8 @@ def _mistyped(table: DangerTable, danger: Danger, candidate: str) -> bool:
     if danger.letter is not None:
         # `-f` to `-rf` is one edit and adds danger; `-tf` to `-rf` is a slip of the finger
         slip = len(name) > 1 and edits <= table.edits_short and len(candidate) >= len(word)
-        return (danger.letter in candidate and edits <= table.edits) or slip
+        typed = candidate.strip(_MARKS)
+        return (danger.letter in typed and OSA.distance(name, typed) <= table.edits_short) or slip
     if name.isdigit():
         # 755 for 777 is another number; 77, 7777 and two digits in the wrong order are slips
         return edits <= table.edits_short and (len(candidate) != len(word) or sorted(candidate) == sorted(word))

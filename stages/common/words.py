@@ -4,6 +4,7 @@ Quotes stay on their words. Operators, redirections, parentheses and the braces 
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -14,7 +15,7 @@ import yaml
 _QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*\""""
 _WORD = re.compile(
     rf"""
-    \d*>&\d | \d*>>? | <<?<? | &&|\|\||\|&|[|;&] | \$\(|[()`]    # redirections and operators
+    \d*>&\d? | \d*>>? | <<?<? | &&|\|\||\|&|[|;&] | \$\(|[()`]    # redirections and operators
     | [{{}}](?=[\s;]|$)                                          # the braces of a block, not of an expansion
     | (?: {_QUOTED} | \\. | [^\s'"|;&<>()`] )+ | ['"]            # words; a quote without its partner
     """,
@@ -36,15 +37,22 @@ class Wrappers:
     names: frozenset[str]
     valued: frozenset[str]
     """Those of them between which and the command stands a value."""
+    caller_options: frozenset[str] = frozenset()
+    """Options behind which a command stands."""
+    conditions: frozenset[str] = frozenset()
+    """Words of cmd between `if` and a value, behind which a command stands."""
 
 
 @cache
 def wrappers(system: str | None = None) -> Wrappers:
-    """Those of a system (posix, powershell, cmd); of all of them where none is given."""
+    """Those of a system (posix, powershell, cmd); where none is given all that may run another command."""
     content = yaml.safe_load(WRAPPERS.read_text(encoding="utf-8"))
-    by_system = content["wrappers"]
-    names = frozenset(chain(*by_system.values())) if system is None else frozenset(by_system[system])
-    return Wrappers(names, names & frozenset(content["valued"]))
+    by_system, valued = content["wrappers"], frozenset(content["valued"])
+    if system is not None:
+        names = frozenset(by_system[system])
+        return Wrappers(names, names & valued)
+    names = frozenset(chain(*by_system.values(), content["callers"]))
+    return Wrappers(names, valued, frozenset(content["caller_options"]), frozenset(content["conditions"]))
 
 
 def blanks_once(command: str) -> str:
@@ -70,7 +78,7 @@ def unquote(word: str) -> str:
 
 
 def simple_commands(command: str) -> list[list[str]]:
-    """The simple commands of a line, each a list of words that starts with a command word.
+    """The simple commands of a line, each a list of words that starts with a command word, whatever may be one.
 
     A wrapper such as `sudo` starts one, and so does the word after it: `sudo apt update` gives
     `[sudo, apt, update]` and `[apt, update]`. Behind a wrapper's option may stand its value or a command, which
@@ -86,6 +94,7 @@ def simple_commands(command: str) -> list[list[str]]:
             while len(current) > 1 and _ASSIGNMENT.match(current[0]):
                 current = current[1:]
             found.append(current)
+            found += _called(current)
             valued = 0
             while len(current) > 1 and _leads(current[0]):
                 valued += current[0] in wrappers().valued
@@ -98,6 +107,16 @@ def simple_commands(command: str) -> list[list[str]]:
                     found.append(current)
             current = []
     return found
+
+
+def _called(words: list[str]) -> Iterator[list[str]]:
+    """The commands behind `-exec`, and behind the condition of cmd's `if`."""
+    for at, word in enumerate(words[:-1]):
+        if word in wrappers().caller_options:
+            yield words[at + 1 :]
+    for at in (1, 2):
+        if words[0].lower() == "if" and len(words) > at + 2 and words[at].lower() in wrappers().conditions:
+            yield words[at + 2 :]
 
 
 def _leads(word: str) -> bool:
@@ -117,5 +136,5 @@ def command_names(command: str) -> set[str]:
 
 
 def command_name(word: str) -> str:
-    """A command word in lower case, without quotes, folder and `.exe`."""
-    return unquote(word).replace("\\", "/").rsplit("/", 1)[-1].lower().removesuffix(".exe")
+    """A command word in lower case, without quotes, folder, `.exe`, and the `@` that cmd lets stand there."""
+    return unquote(word).replace("\\", "/").rsplit("/", 1)[-1].lower().removesuffix(".exe").lstrip("@")

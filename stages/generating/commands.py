@@ -269,12 +269,13 @@ class FromGrammar:
         """Values for the first two arguments; None where one has to be given and no slot has values for it."""
         words: list[str] = []
         for argument in arguments[:2]:
+            # what stands behind an argument that is left out would be read as that argument
             if argument.optional and (words or may_be_bare) and rng.random() < 0.6:
-                continue
+                break
             slot = self._slot(argument.name, argument.template)
             if slot is None:
                 if argument.optional:
-                    continue
+                    break
                 return None
             words.append(self._slots.fill(slot, rng))
         return words if words or may_be_bare else None

@@ -134,6 +134,10 @@ class Typist:
     easy_when_short: frozenset[str]
     keep_other: float
     two_operations_min: int
+    two_operations_keep: frozenset[str]
+    """Operators after which every letter of the word is still there: of two, one is of these."""
+    unwanted: tuple[str, ...]
+    """Beginnings of words that no mistake may make."""
 
     @classmethod
     def from_table(cls, table: Mapping) -> Typist:
@@ -149,6 +153,8 @@ class Typist:
             easy_when_short=frozenset(short["easy"]),
             keep_other=short["keep_other"],
             two_operations_min=table["two_operations_min_letters"],
+            two_operations_keep=frozenset(table["two_operations_keep"]),
+            unwanted=tuple(table["unwanted"]),
         )
 
     def mistype(self, word: str, kind: str, rng: Random) -> str | None:
@@ -156,8 +162,10 @@ class Typist:
 
         The optimal-string-alignment distance of the result is 1, or 2 for `two_operations`.
         """
-        if kind == TWO_OPERATIONS:
-            return self._mistype_twice(word, rng)
+        wrong = self._mistype_twice(word, rng) if kind == TWO_OPERATIONS else self._mistype_once(word, kind, rng)
+        return None if wrong is None or wrong.lower().startswith(self.unwanted) else wrong
+
+    def _mistype_once(self, word: str, kind: str, rng: Random) -> str | None:
         is_hard = len(word) <= self.short_letters and kind not in self.easy_when_short
         if is_hard and (len(word) < 3 or rng.random() >= self.keep_other):
             return None
@@ -170,6 +178,8 @@ class Typist:
         if len(word) < self.two_operations_min:
             return None
         kinds = rng.choices(list(self.weights), weights=list(self.weights.values()), k=2)
+        if self.two_operations_keep.isdisjoint(kinds):
+            return None
         once = SINGLE[kinds[0]](word, self.keyboard, rng)
         twice = SINGLE[kinds[1]](once, self.keyboard, rng) if once else None
         if twice is None or OSA.distance(twice, word) != 2:

@@ -80,7 +80,7 @@ class ShellGenerator:
         self._shell, self._table = grammar.shell, tables.sampling
         self._seed = f"{seed}:{grammar.shell}"
         self._any = Random(0)  # where what is drawn has no say
-        self._first, self._rng = Random(), Random()  # seeded anew for every row; to make one costs twice as much
+        self._rng = Random()  # seeded anew for every row; to make one costs twice as much
         of_shell = params.rows * params.shells[self._shell]
         self._most_of_template = max(self._table["template_share_max"] * of_shell, 1)
         self._annotate = lru_cache(maxsize=1 << 16)(lambda line: tuple(annotate(line, grammar)))
@@ -123,12 +123,11 @@ class ShellGenerator:
 
     def example(self, family: str, index: int) -> Example | None:
         """The example of that family and index; None when no attempt gave a new one that can be undone."""
-        first, rng = self._first, self._rng
-        first.seed(f"{self._seed}:{family}:{index}")
-        kind = self._kinds.draw(family, first)
-        is_heldout = self._lines.has_heldout and first.random() < self._table["heldout_share"]
+        rng = self._rng
+        rng.seed(f"{self._seed}:{family}:{index}")
+        kind = self._kinds.draw(family, rng)
+        is_heldout = self._lines.has_heldout and rng.random() < self._table["heldout_share"]
         for attempt in range(self._table["attempts"]):
-            rng.seed(f"{self._seed}:{family}:{index}:{attempt}")
             if attempt >= self._table["attempts_same_kind"]:
                 kind, is_heldout = self._kinds.draw(family, rng), False
             made = self._request(kind, rng) if family == "request" else self._line(family, kind, is_heldout, rng)
@@ -181,7 +180,7 @@ class ShellGenerator:
             if slip is None:
                 return None
             group = named_key(mask(words, self._grammar), slip.group) if slip.group else None
-            return Mistaken(slip.typed, draw, words, group)
+            return Mistaken(slip.typed, draw, words, group, slip.accept)
         mistaken = self._mistaken(family, kind, draw.line, words)
         for _ in range(self._table["attempts_same_line"]):
             typed = mistaken(rng)

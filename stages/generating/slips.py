@@ -27,10 +27,11 @@ _OF_STRUCTURE = ("doubled_word", "unclosed_quote", "word_order")
 
 @dataclass(frozen=True)
 class Slip:
-    """A mistyped line, and what the mistake is called in its group; None: the words that differ."""
+    """A mistyped line, what the mistake is called in its group (None: the words that differ), what else fits."""
 
     typed: str
     group: str | None = None
+    accept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,15 @@ class Slips:
             return None  # where the quoted text ends, nobody could tell
         mark = quoted[1]
         ways = [(mark, ""), (mark, ""), ("", mark)]
-        if mark == '"':  # of two different quotes the double one is taken for the right one
+        if mark == '"':  # of two different quotes the double one is the answer; the single one is as right
             ways += [('"', "'"), ("'", '"')]
         first, last = rng.choice(ways)
-        return Slip(f"{line[: quoted.start()]}{first}{quoted[2]}{last}{line[quoted.end() :]}", f"{first}…{last}")
+
+        def marked(first: str, last: str) -> str:
+            return f"{line[: quoted.start()]}{first}{quoted[2]}{last}{line[quoted.end() :]}"
+
+        either = first and last and self._grammar.shell != "cmd"  # which has no single quotes
+        return Slip(marked(first, last), f"{first}…{last}", (marked("'", "'"),) if either else ())
 
     def _word_order(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         """Two neighbours swapped: command and subcommand, or subcommand and the value after it."""

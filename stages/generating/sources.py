@@ -18,7 +18,7 @@ class CommandPopularity:
     """How likely a command, or a word after it, is in one shell: by its weight or by its everyday lines."""
 
     def __init__(self, grammar: Grammar, tables: Tables) -> None:
-        self._grammar = grammar
+        self._grammar, self._installed = grammar, tables.mistakes["installed_on_windows"]
         self.weights, self.shares = command_weights(tables, grammar.shell)
         self._least = min(self.weights.values(), default=1.0) / 4
         self.counts: Counter[tuple[str, ...]] = Counter()
@@ -61,6 +61,7 @@ class CommandPopularity:
         else:
             native = ("cmd", "psscriptanalyzer")
             names |= {key: None for key, node in self._grammar.commands.items() if node.source in native}
+            names |= dict.fromkeys(self._installed)
         return {name: self.weights.get(name, self._least) for name in names}
 
 
@@ -114,7 +115,12 @@ class CorrectLines:
         )
         paths = tables.known_paths[_path_system(system)]
         known = Slots(
-            {"file": paths["files"], "folder": paths["folders"], "project": tables.known_paths["project"]}
+            {
+                "file": paths["files"],
+                "folder": paths["folders"],
+                "project": tables.known_paths["project"],
+                **{slot: paths[slot] for slot in ("system", "log", "own")},
+            }
         )
         self._known_paths = Everyday.alike(tables.known_paths[system]["lines"], known)
         values = Slots({key: tables.sampling[key] for key in ("name", "own", "word", "capital")})
