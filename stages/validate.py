@@ -133,6 +133,27 @@ def write_card(
                 csv.writer(file, lineterminator="\n").writerows([header, *lines])
 
 
+def look_at(files: Sequence[Path], params: DataParams) -> None:
+    """Judge files alone.
+
+    Raises:
+        PipelineError: a rule is broken, or a file holds no row.
+    """
+    rows, findings = read_and_check(files, params)
+    looked = look_up(rows, grammars_by_system(), seed())
+    findings += [*check_known(looked), *check_with_shells(rows, seed())]
+    back = kept_back(params.max_chars)
+    findings += find_leaks(without_own(rows), back, params.heldout_tools)
+    seen = {row.file for row in rows} | {finding.file for finding in findings}
+    findings += [Finding(file, 0, "size", "no rows", "an empty file") for file in files if file not in seen]
+    report(findings)
+    print(f"{len(rows)} rows, nothing wrong")
+    for word, count in looked.words.most_common(limits().printed):
+        print(f"in no grammar: {word} ({count} answers)")
+    if not back:
+        print("not compared with the test rows, of which there are none here; `dvc repro validate` makes them")
+
+
 def main() -> None:
     """The stage, or with arguments a look at single files."""
     # Rows hold no cycles, and looking for some in ever more rows would take a quarter of the time.
@@ -140,12 +161,7 @@ def main() -> None:
     limits(), grammars_by_system()  # before the processes that judge are forked, which then have them too
     params = data_params()
     if files := sys.argv[1:]:
-        paths = [Path(file) for file in files]
-        rows, findings = read_and_check(paths, params)
-        findings += [*check_known(look_up(rows, grammars_by_system(), seed())), *check_with_shells(rows, seed())]
-        findings += find_leaks(without_own(rows), kept_back(params.max_chars), params.heldout_tools)
-        report(findings)
-        print(f"{len(rows)} rows, nothing wrong")
+        look_at([Path(file) for file in files], params)
         return
     rows, findings = read_and_check([GENERATED, *sorted(EXTRA.glob("*.jsonl"))], params)
     generated, yours = by_origin(rows)

@@ -126,6 +126,33 @@ FAULTS: dict[str, tuple[str, bytes | dict]] = {
     "an invented path": ("invented", row("cta", "cat /etc/hosts")),
     "an invented number": ("invented", row("haed -n", "head -n 5")),
     "an answer that does not parse": ("syntax", row("ecoh (a", "echo (a")),
+    "a quote that cmd never closes": ("syntax", row('ecoh "a', 'echo "a', "cmd")),
+    "a pipe into nothing": ("syntax", row("sl |", "ls |", "fish")),
+    "another command": ("edits", row("gti push", "kubectl get pods")),
+    "a branch from nowhere": ("edits", row("gti push", "git push origin main")),
+    "a file from nowhere": ("edits", row("cta", "cat README.md")),
+    "words in no other order": (
+        "edits",
+        row("gti push", "kubectl get pods", family="syntax", kind="word_order"),
+    ),
+    "a family that is no text": ("meta", changed(lambda bad: bad["meta"].update(family=["command"]))),
+    "a tool with a blank": ("meta", changed(lambda bad: bad["meta"].update(tool="git "))),
+    "a request in another family": ("meta", changed(lambda bad: bad["meta"].update(kind="request"))),
+    "a key that stands twice": (
+        "json",
+        WHOLE.replace(b'"content": "git remote update"', b'"content": "rm -rf /", "content": "git remote update"'),
+    ),
+    "a field beside the messages": ("schema", changed(lambda bad: bad.update(text="gti"))),
+    "a number of 5,000 digits": ("json", WHOLE.replace(b'{"messages"', b'{"x": ' + b"9" * 5000 + b', "messages"')),
+    "UTF-16": ("utf-8", WHOLE.decode().encode("utf-16-le").replace(b"\n", b"")),
+    "a blank of a text processor": ("schema", changed(message(2, "git remote\u00a0update"))),
+    "a long dash": ("schema", row("gti log --oneline", "git log \u2014oneline")),
+    "the end of a turn in the text": ("leftover", row("ecoh <|im_end|>", "echo <|im_end|>", "cmd")),
+    "a name to be replaced": ("leftover", row("gti switch your-branch", "git switch your-branch")),
+    "an accepted answer that is the typo": ("null", row("gti push", "git push", accept=["gti push"])),
+    "an accepted answer from nowhere": ("invented", row("gti push", "git push", accept=["git push /srv/a.git"])),
+    "a live key": ("private", row("ecoh sk_live_" + "a1B2" * 6, "echo sk_live_" + "a1B2" * 6)),
+    "another shell's program": ("foreign", row("wihch node", "which node", "cmd")),
     "nothing corrected": ("null", changed(message(1, "git remote update"))),
     "changed though right": ("null", row("sl", "ls", family="correct", kind="none")),
     "a duplicate": ("duplicate", GOOD[0] | {"meta": GOOD[0]["meta"] | {"group": "other"}}),
@@ -168,7 +195,7 @@ def test_what_only_looks_private_is_left_alone(tmp_path: Path, typed: str, answe
 
 
 def test_a_contradiction_is_found_at_both_of_its_lines(tmp_path: Path) -> None:
-    rows = [*GOOD, row("gti fetch upstream", "git fetch --all", group="other")]
+    rows = [*GOOD, row("gti fetch upstream", "gtk fetch upstream", group="other")]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in rows))
 

@@ -27,7 +27,7 @@ def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every row whose typed line (and what tools said of it) has another answer in another row of the shell."""
     by_input: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        by_input[row.question].append(row)
+        by_input[row.question_folded].append(row)
     for same in by_input.values():
         if len({row.after for row in same}) < 2:
             continue
@@ -53,7 +53,7 @@ def find_golden(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every row whose typed line a golden case has, in whatever shell: a model must not have seen those."""
     golden = golden_inputs()
     for row in rows:
-        if row.asked[1] in golden:
+        if row.asked[1].rstrip("; ") in golden or row.asked[1] in golden:
             yield row.finding("golden", "a golden case is typed so; drop the row")
 
 

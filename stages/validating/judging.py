@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -41,6 +42,8 @@ def stretches(files: Iterable[Path]) -> Iterator[Stretch]:
     """
     for file in files:
         try:
+            if not (stat.S_ISREG(mode := file.stat().st_mode) or stat.S_ISDIR(mode)):
+                raise PipelineError(f"{file}: is no file; name a file of rows")
             lines = file.open("rb")
         except FileNotFoundError:
             raise PipelineError(

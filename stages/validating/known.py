@@ -64,7 +64,7 @@ def known_at(line: str, place: int, system: str) -> str | None:
             return f"the command {word.text}"
         if word.role == SUBCOMMAND:
             return f"the subcommand {word.tool} {word.text}"
-        if word.role == OPTION and word.nodes and _is_known(word, grammar):
+        if word.role in (OPTION, FLAGS) and word.nodes and _is_known(word, grammar):
             return f"the option {word.tool} {word.text}"
         return None
     return None
@@ -124,7 +124,8 @@ def unknown_words(line: str, system: str, grammar: Grammar) -> Iterator[str]:
                 yield word.text
         elif word.role in (OPTION, FLAGS) and word.nodes:
             besides = limits().known_options.get(word.tool)
-            if not _is_known(word, grammar) and not (besides and besides.fullmatch(word.text)):
+            is_known = _is_known(word, grammar) or _has_value_behind(word)
+            if not is_known and not (besides and besides.fullmatch(word.text)):
                 yield f"{word.tool} {word.text}"
         elif word.role == VALUE and before in (COMMAND, SUBCOMMAND) and _stands_for_a_subcommand(word):
             yield f"{word.tool} {word.text}"
@@ -136,11 +137,21 @@ def _stands_for_a_subcommand(word: Word) -> bool:
     return bool(word.nodes and word.nodes[-1].subcommands) and word.tool not in limits().known_free_words
 
 
+def _has_value_behind(option: Word) -> bool:
+    """Whether it is a one-letter option with its value in the same word: `-F:`, `-uno`."""
+    found = [node.option(option.text[:2], fold=False) for node in option.nodes]
+    return any(one is not None and (one.takes_value or one.optional_value) for one in found)
+
+
 def _is_known(option: Word, grammar: Grammar) -> bool:
     """Whether the tool or its subcommand has this option, or every letter of a cluster."""
     if option.role == OPTION:
         name = option.text.partition(grammar.value_separator(option.text))[0]
-        return not name.strip("-") or any(node.option(name, fold=grammar.fold) for node in option.nodes)
+        if not name.strip("-") or any(node.option(name, fold=grammar.fold) for node in option.nodes):
+            return True
+        return grammar.shell == "powershell" and any(
+            spelling.startswith(name.lower()) for spelling in option.nodes[-1].folded_options
+        )
     return all(
         letter.isdigit() or any(node.option(f"-{letter}", fold=False) for node in option.nodes)
         for letter in option.text[1:]

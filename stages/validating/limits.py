@@ -71,11 +71,16 @@ class Limits:
     operator_tolerance: float
     operator_rows_any: int
     kinds_of_form: frozenset[str]
+    slip_edits: int
+    """So many characters differ at most after a mistake of these kinds."""
+    slip_kinds: frozenset[str]
     mistyped_families: frozenset[str]
     mistyped_kinds: frozenset[str]
     foreign: Mapping[str, re.Pattern[str]]
     """Shell -> what no answer of it holds."""
     leftovers: Shapes
+    chat_marks: Shape
+    """Those of them that no tool says either."""
     private: Shapes
     values: Mapping[str, re.Pattern[str]]
     not_values: Mapping[str, re.Pattern[str]]
@@ -83,6 +88,8 @@ class Limits:
     table_words: Mapping[str, frozenset[str]]
     """Family -> pieces of words that the answers of its table carry whatever is asked."""
     syntax_allow: Mapping[str, re.Pattern[str]]
+    without_grammar: Mapping[str, tuple[re.Pattern[str], re.Pattern[str]]]
+    """Shell -> a quoted text or a quote without its partner, and what no line holds outside of them."""
     shell_sample: int
     known_share: float
     known_sample: int
@@ -114,15 +121,22 @@ def limits() -> Limits:
         operator_tolerance=content["operators"]["tolerance"],
         operator_rows_any=content["operators"]["rows_any"],
         kinds_of_form=frozenset(content["kinds_of_form"]),
+        slip_edits=content["slips"]["edits"],
+        slip_kinds=frozenset(content["slips"]["kinds"]),
         mistyped_families=frozenset(content["mistyped"]["families"]),
         mistyped_kinds=frozenset(content["mistyped"]["kinds"]),
         foreign={shell: _any_of(shapes) for shell, shapes in content["foreign"].items()},
-        leftovers=_shapes(content["leftovers"]),
+        leftovers=(leftovers := _shapes(content["leftovers"])),
+        chat_marks=leftovers.shapes["chat"],
         private=_shapes(content["private"]),
         values={name: re.compile(shape) for name, shape in content["values"].items()},
         not_values={name: _any_of(shapes) for name, shapes in content["not_values"].items()},
         value_edits=content["value_edits"],
         table_words={family: _fixed_words(Path(path)) for family, path in content["value_tables"].items()},
+        without_grammar={
+            shell: (_quoting(entry["quotes"]), re.compile(entry["refuse"]))
+            for shell, entry in content["without_grammar"].items()
+        },
         shell_sample=content["shell_sample"],
         known_share=content["known"]["share"],
         known_sample=content["known"]["sample"],
@@ -157,6 +171,12 @@ def _fixed_words(table: Path) -> frozenset[str]:
         for text in ([texts] if isinstance(texts, str) else texts)
     ]
     return frozenset(piece for text in answers for piece in PIECE.findall(_SLOT.sub(" ", text)))
+
+
+def _quoting(marks: str) -> re.Pattern[str]:
+    """What is quoted by one of the marks; in the group `open` a mark that nothing closes."""
+    whole = "|".join(f"{mark}[^{mark}]*{mark}" for mark in marks)
+    return re.compile(rf"\\.|{whole}|(?P<open>[{marks}])")
 
 
 def _any_of(shapes: list[str]) -> re.Pattern[str]:

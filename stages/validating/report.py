@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import sys
 from collections import Counter
@@ -20,8 +21,8 @@ from stages.validating.tally import Tally
 REPORT = CACHE / "validate-report.jsonl"
 WORST_FIRST = [
     "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "mistyped", "leftover",
-    "invented", "foreign", "grammar", "syntax", "form", "duplicate", "meta", "split", "size", "repetition",
-    "shares",
+    "invented", "foreign", "grammar", "syntax", "edits", "form", "duplicate", "meta", "split", "size",
+    "repetition", "shares",
 ]  # fmt: skip
 """Unreadable first, then what would teach the model harm, then what would teach it nonsense, then bookkeeping."""
 
@@ -35,7 +36,9 @@ def report(findings: Sequence[Finding]) -> None:
     ordered = sorted(findings, key=lambda finding: WORST_FIRST.index(finding.rule))
     with replace_file(REPORT) as file:
         for finding in ordered:
-            record = {**vars(finding), "file": str(finding.file)}
+            # a file's name may be no UTF-8
+            file_name = os.fsencode(finding.file).decode("utf-8", errors="backslashreplace")
+            record = {**vars(finding), "file": file_name}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     if not ordered:
         return

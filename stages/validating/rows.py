@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +13,18 @@ from typing import Any
 import orjson
 
 from stages.common.chat import CORRECT, SHELLS, TASKS, ToolResult, parse_user_text, system_prompt
+from stages.common.grammar import system_of
 from stages.common.words import blanks_once, operators, words
 from stages.validating.answers import read_answer
 from stages.validating.skeleton import skeleton
 
+_CONTENTS = 3
+"""How often the key `content` stands in a row."""
 LINE_BYTES = 1 << 16
 """The longest line that is read as a row."""
 _MESSAGE_KEYS = {"role", "content"}
+_ROW_KEYS = {"messages", "meta"}
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 PROMPTS = {system_prompt(shell, task): (shell, task) for shell in SHELLS for task in TASKS}
 """System text -> shell and task."""
 
@@ -66,6 +72,12 @@ class Row:
         """All that the answer may depend on: the task, what is asked, and what tools said of it."""
         return self.task, self.asked, self.results
 
+    @property
+    def question_folded(self) -> tuple[str, tuple[str, str], tuple[ToolResult, ...]]:
+        """The same, in one case where the shell makes no difference."""
+        task, (shell, typed), results = self.question
+        return task, (shell, typed.casefold() if system_of(shell) != "posix" else typed), results
+
     @cached_property
     def skeleton(self) -> str:
         """What it shares with rows that differ in particulars alone."""
@@ -75,6 +87,20 @@ class Row:
     def operators(self) -> frozenset[str]:
         """The operators of the answer."""
         return frozenset(operators(self.after))
+
+    @property
+    def family(self) -> str:
+        """`meta.family`; empty where it is no text."""
+        return self._said("family")
+
+    @property
+    def kind(self) -> str:
+        """`meta.kind`; empty where it is no text."""
+        return self._said("kind")
+
+    def _said(self, key: str) -> str:
+        said = self.meta.get(key)
+        return said if isinstance(said, str) else ""
 
     @property
     def answers(self) -> list[str]:
@@ -87,7 +113,13 @@ class Row:
 
     def finding(self, rule: str, message: str) -> Finding:
         """A finding about this row."""
-        return Finding(self.file, self.line, rule, message, f"{self.shell or '?'}: {self.before} -> {self.after}")
+        shown = f"{self.shell or '?'}: {self.before} -> {self.after}"
+        return Finding(self.file, self.line, rule, _visible(message), _visible(shown))
+
+
+def _visible(text: str) -> str:
+    """The text with what would move the cursor or turn the line around written as an escape."""
+    return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
@@ -103,15 +135,20 @@ def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
         return broken("json", "ends in CR LF; save the file with Unix line ends")
     if line.startswith(b"\xef\xbb\xbf"):
         return broken("utf-8", "starts with a byte order mark; save the file without it")
+    if line.count(b"\0") > len(line) // 4:
+        return broken("utf-8", "every other byte is NUL, as in UTF-16; save the file as UTF-8")
     try:
-        text = line.decode("utf-8").strip()
+        text = line.decode("utf-8").strip(" \t\n")
         content = _parsed(text)
     except UnicodeDecodeError as error:
         return broken("utf-8", f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8")
     except UnicodeEncodeError:
         return broken("utf-8", "half a surrogate pair (\\ud800 to \\udfff) is no character")
     except json.JSONDecodeError as error:
-        return broken("json", f"not JSON: {error.msg} at column {error.colno}; mend or delete the line")
+        what = error.msg.removesuffix(" starting at")
+        return broken("json", f"not JSON: {what} at column {error.colno}; mend or delete the line")
+    except ValueError as error:  # a number of thousands of digits; a key that stands twice
+        return broken("json", f"{error}; mend or delete the line")
     except RecursionError:
         return broken("json", "nested too deeply to be a row; delete the line")
     texts = _texts(content)
@@ -132,13 +169,27 @@ def parse_line(file: Path, number: int, line: bytes) -> Row | Finding:
 
 
 def _parsed(text: str) -> Any:
-    """The JSON of a line; where the fast parser refuses it, the standard library's says where and why."""
+    """The JSON of a line; where the fast parser refuses it, the standard library's says where and why.
+
+    Raises:
+        ValueError: not JSON, or a key stands twice in an object.
+    """
+    if text.count('"content"') > _CONTENTS or text.count('"messages"') > 1 or text.count('"meta"') > 1:
+        json.loads(text, object_pairs_hook=_require_each_key_once)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         content = json.loads(text)
         json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no UTF-8
         return content
+
+
+def _require_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return found
 
 
 def _shared(value: Any) -> Any:
@@ -150,6 +201,8 @@ def _texts(content: Any) -> tuple[str, str, str] | str:
     """The three message texts, or what keeps the line from having them."""
     if not isinstance(content, dict):
         return "not an object in braces"
+    if unknown := content.keys() - _ROW_KEYS:
+        return f"{min(unknown)!r} belongs neither to `messages` nor to `meta`"
     messages = content.get("messages")
     if not isinstance(messages, list) or len(messages) != 3:
         return "`messages` is not a list of three: system, user, assistant"

@@ -26,10 +26,15 @@ _PLAIN = re.compile(r"[ -~]*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]")
 SYMBOLS = frozenset(["So", "Sk", "Cf", "Co", "Cn"])
 """Unicode's categories of emoji and other pictures, marks by themselves, invisible and unassigned characters."""
+TYPESET = re.compile(
+    "[\u00a0\u1680\u2000-\u200a\u2010-\u2015\u2018-\u201f\u202f\u205f\u3000\u115f\u1160\u3164\u2800\ufb00-\ufb06\uff01-\uff5e]"
+)
+"""Blanks, dashes, quotes, joined and wide letters as text processors put them."""
 META = ("shell", "family", "kind", "tool", "source", "group")
 _OPTIONAL_META = "accept"
 _KNOWN_META = frozenset([*META, _OPTIONAL_META])
 _QUOTED = "quoted"
+_REQUEST = "request"
 _ESCAPE = re.compile(r"\\[bdswBDSW]")
 _SPACES_AND_QUOTES = re.compile(r"[\s\"']+")
 
@@ -45,7 +50,14 @@ def schema(row: Row, max_chars: int) -> Iterator[str]:
             yield f"what {result.tool} says is not cut at {OUTPUT_CHARS} characters, blanks counted once"
         if control := CONTROL.search(result.argument + result.output):
             yield f"what {result.tool} says holds the control character {control.group()!r}"
-    for name, text in (("typed line", row.before), ("answer", row.after)):
+        if unseen := next((c for c in result.argument + result.output if unicodedata.category(c) == "Cf"), None):
+            yield f"what {result.tool} says holds the invisible character {unseen!r}"
+        if not 0 < len(result.argument) <= OUTPUT_CHARS:
+            yield f"{result.tool} is asked of {len(result.argument)} characters; 1 to {OUTPUT_CHARS} make sense"
+    if len(set(row.results)) < len(row.results) or len(row.results) > len(TOOLS):
+        yield f"{len(row.results)} results of tools; each tool says a thing once, and there are {len(TOOLS)}"
+    accepted = [("accepted answer", other) for other in row.answers[1:]]
+    for name, text in (("typed line", row.before), ("answer", row.after), *accepted):
         if len(text) > max_chars:
             yield f"the {name} has {len(text)} characters; at most {max_chars} (data.max_chars) are allowed"
         if not text.strip():
@@ -58,6 +70,8 @@ def schema(row: Row, max_chars: int) -> Iterator[str]:
             yield f"the {name} holds the control character {control.group()!r}"
         if symbol := next((c for c in text if not c.isascii() and unicodedata.category(c) in SYMBOLS), None):
             yield f"the {name} holds the symbol {symbol!r}, which nobody types in a shell"
+        if name != "typed line" and (typeset := TYPESET.search(text)):
+            yield f"the {name} holds {typeset.group()!r}, which no shell takes for the plain character"
         if not unicodedata.is_normalized("NFC", text):
             yield f"the {name} is not in Unicode's normal form NFC"
 
@@ -75,12 +89,17 @@ def meta(row: Row, max_chars: int) -> Iterator[str]:
     if missing:
         yield f"missing in meta, empty or no text: {', '.join(missing)}"
         return
+    for key in ("tool", "source"):
+        if said[key] != said[key].strip() or CONTROL.search(said[key]):
+            yield f"meta.{key} starts or ends with a blank, or holds a control character"
     if row.shell and said["shell"] != row.shell:
         yield f"meta.shell is {said['shell']!r}, the prompt's shell {row.shell!r}"
     if said["family"] not in limits().families:
         yield f"meta.family {said['family']!r} is unknown"
     if said["kind"] not in limits().kinds:
         yield f"meta.kind {said['kind']!r} is unknown"
+    if said["kind"] == _REQUEST and said["family"] != _REQUEST:
+        yield f"meta.kind {said['kind']!r} does not go with meta.family {said['family']!r}"
     if (said["kind"] == limits().unchanged_kind) != (said["family"] == limits().unchanged_family):
         yield f"meta.kind {said['kind']!r} does not go with meta.family {said['family']!r}"
     accept = said.get(_OPTIONAL_META, [])
@@ -90,7 +109,7 @@ def meta(row: Row, max_chars: int) -> Iterator[str]:
         yield "meta.accept names an answer twice"
     # an assignment alone has no command; the word itself stands for it
     commands = read_answer(row.shell, row.after).commands
-    if command_name(said["tool"]) not in commands and not row.after.startswith(said["tool"]):
+    if command_name(said["tool"]) not in commands and not f"{row.after} ".startswith(f"{said['tool']} "):
         yield f"meta.tool {said['tool']!r} is no command of the answer"
 
 
@@ -101,14 +120,14 @@ def null(row: Row, max_chars: int) -> Iterator[str]:
         return
     if family == limits().unchanged_family and row.before != row.after:
         yield "changed, in the family of lines that stay as they are"
-    elif family != limits().unchanged_family and row.before == row.after:
+    elif family != limits().unchanged_family and row.before in row.answers:
         yield f"nothing is corrected, in family {family!r}"
 
 
 def form(row: Row, max_chars: int) -> Iterator[str]:
     """Something beside blanks and capitals differs, unless the kind of mistake says otherwise."""
-    kind = row.meta.get("kind")
-    if not isinstance(kind, str) or kind in limits().kinds_of_form or row.before == row.after:
+    kind = row.kind
+    if not kind or kind in limits().kinds_of_form or row.before == row.after:
         return
     if "".join(row.before.casefold().split()) == "".join(row.after.casefold().split()):
         yield f"only blanks or capitals differ, which is no {kind}"
@@ -116,10 +135,8 @@ def form(row: Row, max_chars: int) -> Iterator[str]:
 
 def mistyped(row: Row, max_chars: int) -> Iterator[str]:
     """The word with the typo is none that the grammar knows there: else there would be nothing to correct."""
-    family, kind = row.meta.get("family"), row.meta.get("kind")
-    if not (row.shell and isinstance(family, str) and isinstance(kind, str)):
-        return
-    if family not in limits().mistyped_families or kind not in limits().mistyped_kinds:
+    kind = row.kind
+    if not row.shell or row.family not in limits().mistyped_families or kind not in limits().mistyped_kinds:
         return
     if row.before == row.after or row.before.count(" ") != row.after.count(" "):
         return  # what differs first may be no mistyped word
@@ -148,7 +165,7 @@ def private(row: Row, max_chars: int) -> Iterator[str]:
     """No text holds a key, a password, or what belongs to a real person."""
     shapes = limits().private
     in_text = {answer: read_answer(row.shell, answer).private for answer in row.answers}
-    for heard in (row.before, *(said.output for said in row.results)):
+    for heard in (row.before, *(text for said in row.results for text in (said.argument, said.output))):
         if heard not in in_text:
             in_text[heard] = shapes.find(heard)
     for places in in_text.values():
@@ -161,6 +178,12 @@ def leftover(row: Row, max_chars: int) -> Iterator[str]:
     answered = read_answer(row.shell, row.after).leftovers
     for kind, found in answered.items():
         yield f"the answer holds {found!r} ({kind})"
+    for other in row.answers[1:]:
+        for kind, found in read_answer(row.shell, other).leftovers.items():
+            yield f"an accepted answer holds {found!r} ({kind})"
+    for said in row.results:
+        if found := limits().chat_marks.find(said.output):
+            yield f"what {said.tool} says holds {found!r}"
     for kind, found in limits().leftovers.find(row.before).items():
         # a typo may hide the command that allows the shape, so what a clean answer keeps is no finding
         if kind not in answered and found not in row.after:
@@ -174,12 +197,17 @@ def invented(row: Row, max_chars: int) -> Iterator[str]:
     """
     if row.before == row.after:
         return
+    for answer in row.answers:
+        yield from _invented(row, answer)
+
+
+def _invented(row: Row, answer: str) -> Iterator[str]:
     before = " ".join([latin(row.before), *(result.output for result in row.results)])
     typed = words(before)
     known = set(typed)
     squeezed = _squeeze(before)
-    of_table = limits().table_words.get(row.meta.get("family", ""))
-    for word in read_answer(row.shell, row.after).words:
+    of_table = limits().table_words.get(row.family)
+    for word in read_answer(row.shell, answer).words:
         if word in known:
             continue
         value = word.split("=", 1)[1] if word.startswith("-") and "=" in word else word
@@ -230,6 +258,24 @@ def syntax(row: Row, max_chars: int) -> Iterator[str]:
             yield f"the answer is no valid {row.shell}" + (f": {answer}" if answer != row.after else "")
 
 
+def edits(row: Row, max_chars: int) -> Iterator[str]:
+    """The answer is no further from the typed line than a mistake of that kind leads."""
+    if row.family == _REQUEST or row.before == row.after or row.results:
+        return
+    before, after, most = latin(row.before).casefold(), row.after.casefold(), limits().slip_edits
+    if row.kind in limits().slip_kinds and OSA.distance(before, after, score_cutoff=most) > most:
+        yield f"more than {most} characters differ, which is no {row.kind}"
+    relation = _RELATIONS.get(row.kind)
+    if relation is not None and not relation(row.before, row.after):
+        yield f"the words that differ are no {row.kind}"
+
+
+_RELATIONS: dict[str, Callable[[str, str], bool]] = {
+    "word_order": lambda before, after: sorted(before.split()) == sorted(after.split()),
+    "doubled_word": lambda before, after: set(before.split()) == set(after.split()),
+    "prompt_literal": lambda before, after: before.endswith(after),
+}
+"""Kinds of mistakes in whole words, and what holds of the two lines."""
 Rule = Callable[[Row, int], Iterator[str]]
 ROW_RULES: dict[str, Rule] = {
     "schema": schema,
@@ -247,7 +293,11 @@ ROW_RULES: dict[str, Rule] = {
 
 
 def check_row(row: Row, max_chars: int) -> Iterator[Finding]:
-    """Every broken rule of one row."""
+    """Every broken rule of one row; how far its texts are apart counts where nothing else is wrong with it."""
+    is_clean = True
     for rule, check in ROW_RULES.items():
         for message in check(row, max_chars):
+            is_clean = False
             yield row.finding(rule, message)
+    if is_clean:
+        yield from (row.finding("edits", message) for message in edits(row, max_chars))

@@ -1,4 +1,4 @@
-"""Whether an answer parses in its shell, by tree-sitter, for the shells that have a grammar on PyPI."""
+"""Whether an answer parses in its shell: by tree-sitter where PyPI has a grammar, else by quotes and operators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ def _parser(shell: str) -> Parser:
 
 
 def parses(shell: str, command: str) -> bool:
-    """False where the shell's grammar refuses the line; True for shells without one and for known false alarms."""
+    """False where the shell's grammar refuses the line, known false alarms apart.
+
+    Of shells without a grammar only the quotes and the places of operators are looked at.
+    """
+    if shell in limits().without_grammar:
+        quoting, refused = limits().without_grammar[shell]
+        is_open = any(found["open"] for found in quoting.finditer(command))
+        return not is_open and refused.search(quoting.sub("x", command)) is None
     if shell not in _GRAMMARS or not _parser(shell).parse(f"{command}\n".encode()).root_node.has_error:
         return True
     return bool(limits().syntax_allow[shell].search(command))
