@@ -124,6 +124,10 @@ FAULTS: dict[str, tuple[str, bytes | dict]] = {
     "a command for a typo": ("mistyped", row("cat notes.txt", "cut notes.txt")),
     "an invented URL": ("invented", row("gti clone", "git clone https://example.com/a.git")),
     "an invented path": ("invented", row("cta", "cat /etc/hosts")),
+    "an answer to another request": (
+        "invented",
+        row("show disk usage", "ls /etc/passwd", family="request", kind="request"),
+    ),
     "an invented number": ("invented", row("haed -n", "head -n 5")),
     "an answer that does not parse": ("syntax", row("ecoh (a", "echo (a")),
     "a quote that cmd never closes": ("syntax", row('ecoh "a', 'echo "a', "cmd")),

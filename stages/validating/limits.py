@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -85,8 +85,9 @@ class Limits:
     values: Mapping[str, re.Pattern[str]]
     not_values: Mapping[str, re.Pattern[str]]
     value_edits: int
-    table_words: Mapping[str, frozenset[str]]
-    """Family -> pieces of words that the answers of its table carry whatever is asked."""
+    table_words: Mapping[str, Mapping[str, Sequence[frozenset[str]]]]
+    """Family -> `command_key` of an answer's first word (empty where that begins with a slot) -> for each entry of the
+    family's table that has such an answer the pieces of words that its answers carry whatever is asked."""
     syntax_allow: Mapping[str, re.Pattern[str]]
     without_grammar: Mapping[str, tuple[re.Pattern[str], re.Pattern[str]]]
     """Shell -> a quoted text or a quote without its partner, and what no line holds outside of them."""
@@ -160,23 +161,33 @@ def _shapes(entries: Mapping[str, Any]) -> Shapes:
     )
 
 
-def _fixed_words(table: Path) -> frozenset[str]:
-    """The runs of letters and digits in a table's answers, those of its slots apart."""
+def _fixed_words(table: Path) -> Mapping[str, Sequence[frozenset[str]]]:
+    """The runs of letters and digits in the answers of a table's entries, those of its slots apart."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     entries = yaml.load(table.read_text(encoding="utf-8"), Loader=loader)
-    answers = [
-        text
-        for entry in entries
-        for texts in (*entry["answer"].values(), *entry.get("accept", {}).values())
-        for text in ([texts] if isinstance(texts, str) else texts)
-    ]
-    return frozenset(piece for text in answers for piece in PIECE.findall(_SLOT.sub(" ", text)))
+    found: dict[str, list[frozenset[str]]] = {}
+    for entry in entries:
+        answers = [
+            text
+            for texts in (*entry["answer"].values(), *entry.get("accept", {}).values())
+            for text in ([texts] if isinstance(texts, str) else texts)
+        ]
+        pieces = frozenset(piece for text in answers for piece in PIECE.findall(_SLOT.sub(" ", text)))
+        for word in {command_key(_SLOT.split(text.split()[0])[0]) for text in answers}:
+            found.setdefault(word, []).append(pieces)
+    return found
 
 
 def _quoting(marks: str) -> re.Pattern[str]:
     """What is quoted by one of the marks; in the group `open` a mark that nothing closes."""
     whole = "|".join(f"{mark}[^{mark}]*{mark}" for mark in marks)
     return re.compile(rf"\\.|{whole}|(?P<open>[{marks}])")
+
+
+def command_key(word: str) -> str:
+    """What the first words of answers that run the same have in common: the first letters or digits, if any."""
+    piece = PIECE.search(word)
+    return piece.group().lower() if piece else word.strip("\\/")
 
 
 def _any_of(shapes: list[str]) -> re.Pattern[str]:

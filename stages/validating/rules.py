@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from rapidfuzz.distance import OSA, Prefix
@@ -19,7 +19,7 @@ from stages.common.layouts import latin
 from stages.common.words import command_name, words
 from stages.validating.answers import read_answer
 from stages.validating.known import known_at
-from stages.validating.limits import PIECE, limits
+from stages.validating.limits import PIECE, command_key, limits
 from stages.validating.rows import Finding, Row
 
 _PLAIN = re.compile(r"[ -~]*")
@@ -206,7 +206,8 @@ def _invented(row: Row, answer: str) -> Iterator[str]:
     typed = words(before)
     known = set(typed)
     squeezed = _squeeze(before)
-    of_table = limits().table_words.get(row.family)
+    table = limits().table_words.get(row.family, {})
+    of_table = [*table.get(command_key(answer.split(" ", 1)[0]), ()), *table.get("", ())]
     for word in read_answer(row.shell, answer).words:
         if word in known:
             continue
@@ -218,11 +219,12 @@ def _invented(row: Row, answer: str) -> Iterator[str]:
             yield f"the {kind} {value} comes from nowhere"
 
 
-def _is_put_together(kind: str, value: str, squeezed: str, of_table: frozenset[str] | None) -> bool:
-    """Whether a value is made of typed words: a quoted text with other marks between, or what a table says."""
+def _is_put_together(kind: str, value: str, squeezed: str, of_table: Sequence[frozenset[str]]) -> bool:
+    """Whether a value is made of typed words: a quoted text with other marks between, or what an entry says."""
     if kind == _QUOTED:
-        value, of_table = _ESCAPE.sub(" ", value), of_table or frozenset()
-    return of_table is not None and all(piece in of_table or piece in squeezed for piece in PIECE.findall(value))
+        value, of_table = _ESCAPE.sub(" ", value), of_table or (frozenset(),)
+    pieces = [piece for piece in PIECE.findall(value) if piece not in squeezed]
+    return any(all(piece in of_entry for piece in pieces) for of_entry in of_table)
 
 
 def _value_kind(shell: str, word: str) -> str | None:
