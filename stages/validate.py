@@ -156,6 +156,9 @@ def look_at(files: Sequence[Path], params: DataParams) -> None:
 
 def main() -> None:
     """The stage, or with arguments a look at single files."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     # Rows hold no cycles, and looking for some in ever more rows would take a quarter of the time.
     gc.disable()
     limits(), grammars_by_system()  # before the processes that judge are forked, which then have them too

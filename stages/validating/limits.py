@@ -86,8 +86,8 @@ class Limits:
     not_values: Mapping[str, re.Pattern[str]]
     value_edits: int
     table_words: Mapping[str, Mapping[str, Sequence[frozenset[str]]]]
-    """Family -> `command_key` of an answer's first word (empty where that begins with a slot) -> for each entry of the
-    family's table that has such an answer the pieces of words that its answers carry whatever is asked."""
+    """Family -> `command_key` of an answer's first word (empty where that begins with a slot) -> for each entry of
+    the family's table that has such an answer the pieces of words that its answers carry whatever is asked."""
     syntax_allow: Mapping[str, re.Pattern[str]]
     without_grammar: Mapping[str, tuple[re.Pattern[str], re.Pattern[str]]]
     """Shell -> a quoted text or a quote without its partner, and what no line holds outside of them."""
