@@ -66,6 +66,7 @@ class ToolResults:
         self._variable_in = re.compile(table["variable_in"][self._system])
         self._counts = Weighted({str(n): weight for n, weight in enumerate(table["counts"], start=1)})
         self._orders = Weighted(table["orders"])
+        self._told_of: dict[tuple[int, str], Mapping[str, str]] = {}
 
     def draw(self, typed: str, words: Sequence[Word], rng: Random) -> tuple[ToolResult, ...]:
         """The results beside a typed line whose answer has these words, in the order of `TOOLS`; often none."""
@@ -245,10 +246,20 @@ class ToolResults:
 
     def _fill(self, templates: Sequence[str], node: Node, rng: Random, **names: str) -> str:
         """One of the templates, with what the grammar tells of the node; empty where it does not tell enough."""
-        told = {"description": node.description, "options": self._options(node)}
-        told["subcommands"] = self._subcommands_of(node, names.get("path", "").split(" "))
+        told = self._told(node, names.get("path", ""))
         fit = [each for each in templates if all(told[key] for key in told if f"{{{key}}}" in each)]
         return rng.choice(fit).format(**told, **names) if fit else ""
+
+    def _told(self, node: Node, path: str) -> Mapping[str, str]:
+        """What the grammar tells of a node that stands at a path, worked out once."""
+        key = (id(node), path)  # the grammar keeps its nodes
+        if key not in self._told_of:
+            self._told_of[key] = {
+                "description": node.description,
+                "options": self._options(node),
+                "subcommands": self._subcommands_of(node, path.split(" ")),
+            }
+        return self._told_of[key]
 
     def _subcommands_of(self, node: Node, path: Sequence[str]) -> str:
         """The subcommands, the popular ones first, other names of the same left out."""
