@@ -27,7 +27,7 @@ def find_contradictions(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every row whose typed line (and what tools said of it) has another answer in another row of the shell."""
     by_input: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        by_input[row.question_folded].append(row)
+        by_input[row.question].append(row)
     for same in by_input.values():
         if len({row.after for row in same}) < 2:
             continue

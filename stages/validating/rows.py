@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from stages.common.chat import CORRECT, SHELLS, TASKS, ToolResult, parse_user_text, system_prompt
-from stages.common.grammar import system_of
 from stages.common.words import blanks_once, operators, words
 from stages.validating.answers import read_answer
 from stages.validating.skeleton import skeleton
@@ -71,12 +70,6 @@ class Row:
     def question(self) -> tuple[str, tuple[str, str], tuple[ToolResult, ...]]:
         """All that the answer may depend on: the task, what is asked, and what tools said of it."""
         return self.task, self.asked, self.results
-
-    @property
-    def question_folded(self) -> tuple[str, tuple[str, str], tuple[ToolResult, ...]]:
-        """The same, in one case where the shell makes no difference."""
-        task, (shell, typed), results = self.question
-        return task, (shell, typed.casefold() if system_of(shell) != "posix" else typed), results
 
     @cached_property
     def skeleton(self) -> str:
