@@ -7,9 +7,10 @@ Run by hand from the repository's root, after `python -m stages.generate`, with 
 
 Both read the same file and hold every row to the rules of schema, metadata, null, form, leftovers, private data,
 danger, invention, typos, language and syntax, and the rows together to those of duplicates, contradictions and
-golden cases. What is a pattern or a comparison is a vectorized check there; danger, invention, typos, syntax and
-whether the tool is one of the answer's are the same functions, called for each row. In turns; prints a table and
-JSON.
+golden cases (pandas leaves out the newest: how far an answer is from what was typed, typographic characters, keys
+that stand twice). What is a pattern or a comparison is a vectorized check there; danger, invention, typos, syntax
+and whether the tool is one of the answer's are the same functions, called for each row. In turns; prints a table
+and JSON.
 """
 
 import argparse

@@ -413,6 +413,23 @@ def test_too_many_findings_are_counted_and_only_the_worst_shown(project):
     assert not outputs(project)
 
 
+@pytest.mark.parametrize(
+    ("made", "line"),
+    [
+        (lambda path: path.write_bytes(b""), "[size] no rows"),
+        (os.mkfifo, "is no file; name a file of rows"),
+        (lambda path: path.write_bytes(b"7\n"), ":1: [schema] not an object"),
+    ],
+)
+def test_what_holds_no_rows_is_said_to(project, made, line):
+    strange = project / os.fsdecode(b"a\xff.jsonl")  # a name that is no UTF-8
+    made(strange)
+    done = validate(project, strange.name)
+    assert done.returncode == 1
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_file_alone_is_judged_by_its_rows_and_needs_neither_size_nor_shares(project):
     done = validate(project, str(write(project / "one.jsonl", [content()])))
     assert (done.returncode, done.stdout) == (
