@@ -76,7 +76,7 @@ def merged_lists(table: Mapping[str, Any], shell: str) -> dict[str, list[str]]:
 def everyday_lines(tables: Tables, shell: str) -> dict[str, list[str]]:
     """The templates of a shell by tool; the Windows shells also get those of the tools that run everywhere."""
     lines = merged_lists(tables.usage, shell)
-    for tool in portable_tools(tables, shell):
+    for tool in _portable_tools(tables, shell):
         unfit = re.compile(tables.sampling["portable"]["unfit"])
         fit = [line for line in tables.usage["posix"].get(tool, ()) if not unfit.search(line)]
         if fit:
@@ -99,7 +99,7 @@ def command_weights(
     foreign = foreign_commands(tables, shell)
     entries = {tool: entry for tool, entry in merged(tables.popularity, shell).items() if tool not in foreign}
     weights = {tool: _weight(entry) ** power for tool, entry in entries.items()}
-    portable = {tool: tables.popularity["posix"].get(tool, 1.0) for tool in portable_tools(tables, shell)}
+    portable = {tool: tables.popularity["posix"].get(tool, 1.0) for tool in _portable_tools(tables, shell)}
     if portable:
         share = tables.sampling["portable"]["share"][shell]
         total = sum(_weight(entry) ** power for entry in portable.values())
@@ -126,7 +126,7 @@ def _weight(entry: float | Mapping[str, Any]) -> float:
     return float(entry["w"] if isinstance(entry, Mapping) else entry)
 
 
-def portable_tools(tables: Tables, shell: str) -> tuple[str, ...]:
+def _portable_tools(tables: Tables, shell: str) -> tuple[str, ...]:
     return () if system_of(shell) == "posix" else tuple(tables.sampling["portable"]["tools"])
 
 

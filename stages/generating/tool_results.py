@@ -38,8 +38,7 @@ class Scene:
 
     name: str
     """A typed command, one that there is not before others; empty where no command can be made out."""
-    node: Node | None
-    """Its grammar, where it is installed."""
+    is_installed: bool
     near: tuple[str, ...]
     """What `list_similar` names, in its order."""
     path: tuple[str, ...]
@@ -113,24 +112,27 @@ class ToolResults:
         named = [word for word in named if word.text not in self._grammar.wrappers.names] or named
         command = next((word for word in named if not self._is_known(word.text)), named[0] if named else None)
         if command is None:
-            return Scene("", None, (), ())
+            return Scene("", False, (), ())
         name, misled = command.text, rng.random() < self._table["misleading_share"]
         right = {word.text.lower() for word in words if word.role == COMMAND} if misled else set()
         near = self._near(name, right, rng)
         behind = self._behind(line, command)
         if self._is_installed(name, rng):
-            return Scene(name, self._grammar.command(name), near, (name, *self._subcommands(name, behind, rng)))
+            return Scene(name, True, near, (name, *self._subcommands(name, behind, rng)))
         guesses = near[1:] if misled else near[:1]
         if guesses and rng.random() < self._table["follow_up_share"]:
             guess = rng.choice(guesses)
-            return Scene(name, None, near, (guess, *self._subcommands(guess, behind, rng)))
-        return Scene(name, None, near, (name,))
+            return Scene(name, False, near, (guess, *self._subcommands(guess, behind, rng)))
+        return Scene(name, False, near, (name,))
 
     def _is_known(self, name: str) -> bool:
         return name in self._commands
 
     def _is_installed(self, name: str, rng: Random) -> bool:
-        return self._is_known(name) and not (name in self._added and rng.random() < self._table["absent_share"])
+        """Whether it is there: what the shell knows nearly always, what it does not hardly ever."""
+        if not self._is_known(name):
+            return rng.random() < self._table["stray_share"]
+        return name not in self._added or rng.random() >= self._table["absent_share"]
 
     @staticmethod
     def _behind(line: Sequence[Word], command: Word) -> list[Word]:
@@ -179,17 +181,14 @@ class ToolResults:
         return node.name if node else name
 
     def _which(self, scene: Scene, rng: Random) -> str:
-        stray = not self._is_known(scene.name) and rng.random() < self._table["stray_share"]
-        if not stray and (scene.node is None and (scene.name in self._added or not self._is_known(scene.name))):
-            return self._not_found(scene.name, rng)
-        return self._found(scene.name, scene.node, rng)
+        return self._found(scene.name, rng) if scene.is_installed else self._not_found(scene.name, rng)
 
     def _not_found(self, name: str, rng: Random) -> str:
         return rng.choice(self._table["not_found"][self._system]).format(name=name)
 
-    def _found(self, name: str, node: Node | None, rng: Random) -> str:
+    def _found(self, name: str, rng: Random) -> str:
         """Where a command is, in the words of `which`, `where` and `Get-Command`."""
-        table = self._table["found"]
+        table, node = self._table["found"], self._grammar.command(name)
         target = self._grammar.aliases.get(name.lower())
         if target:
             return rng.choice(table["alias"]).format(name=name, target=target)
@@ -207,9 +206,11 @@ class ToolResults:
 
     def _help(self, scene: Scene, rng: Random) -> str:
         path = " ".join(scene.path)
-        nodes = list(self._walk(scene.path))
-        if not nodes or (scene.node is None and scene.path[0] == scene.name):
+        if self._is_missing(scene):
             return rng.choice(self._table["no_command"][self._system]).format(name=scene.path[0])
+        nodes = list(self._walk(scene.path))
+        if not nodes:
+            return ""
         if len(nodes) < len(scene.path):
             says = rng.choice(self._table["no_subcommand"])
             return says.format(tool=" ".join(scene.path[:-1]), word=scene.path[-1])
@@ -217,6 +218,11 @@ class ToolResults:
         if node.source == "psscriptanalyzer":
             path = self._grammar.aliases.get(path.lower(), path)
         return self._fill(self._help_templates(scene.path[0], node), node, rng, path=path)
+
+    @staticmethod
+    def _is_missing(scene: Scene) -> bool:
+        """Whether help is asked of a command that is not there; a guess out of `list_similar` is."""
+        return not scene.is_installed and scene.path[0] == scene.name
 
     def _help_templates(self, tool: str, node: Node) -> Sequence[str]:
         """The forms of help of a tool; none where the grammar is that of a namesake on another system."""
@@ -240,7 +246,7 @@ class ToolResults:
     def _manual(self, scene: Scene, rng: Random) -> str:
         name = scene.path[0]
         node = self._grammar.command(name)
-        if node is None or (scene.node is None and name == scene.name):
+        if node is None or self._is_missing(scene):
             return rng.choice(self._table["no_man"]).format(name=name)
         return self._fill(self._table["man"], node, rng, name=name, upper=name.upper())
 
