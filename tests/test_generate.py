@@ -273,6 +273,14 @@ def test_what_takes_no_argument_and_nobody_types_without_one_is_not_drawn():
     assert not grammar_lines([], "gc", ())
 
 
+def test_nothing_stands_behind_an_argument_that_is_left_out():
+    """`git pull topic` would take the branch for the name of a remote."""
+    words = [set(line.split()) for line in grammar_lines([], "pull", ("",))]
+    remotes, branches = set(TABLES.slots["remote"]), set(TABLES.slots["branch"])
+    assert any(line & branches for line in words)
+    assert [line for line in words if line & branches and not line & remotes] == []
+
+
 def drawn_from_grammar(start: str) -> set[str]:
     """Lines of bash drawn from the grammar that start so."""
     params = PARAMS.model_copy(update={"grammar_share": 1.0})

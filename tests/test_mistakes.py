@@ -31,6 +31,17 @@ def test_two_operations_are_two_edits():
     assert {OSA.distance(typo, "checkout") for typo in typos("checkout", TWO_OPERATIONS)} == {2}
 
 
+def test_of_two_operations_one_leaves_every_letter_there():
+    lost = {(Counter("checkout") - Counter(typo)).total() for typo in typos("checkout", TWO_OPERATIONS)}
+    assert max(lost) == 1
+
+
+def test_no_typo_is_a_word_that_nobody_wants_to_read():
+    """A slip of one letter would make it of the option `--count`."""
+    assert TYPIST.unwanted
+    assert not [typo for typo in typos("count", "omission", 2000) if typo.startswith(TYPIST.unwanted)]
+
+
 @pytest.mark.parametrize(
     ("kind", "change"), [("omission", -1), ("doubling", 1), ("insertion_adjacent", 1), ("transposition", 0)]
 )

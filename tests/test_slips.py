@@ -43,6 +43,18 @@ def test_a_stray_key_ends_the_line_only_after_a_letter_or_digit():
     assert made("stray_character", "ls | sort >") == set()
 
 
+@pytest.mark.parametrize(("shell", "accept"), [("fish", ("git commit -m 'wip'",)), ("cmd", ())])
+def test_of_two_kinds_of_quotes_either_is_right_where_the_shell_has_both(shell, accept):
+    line = 'git commit -m "wip"'
+    slips = [
+        SLIPS[shell].make("unclosed_quote", line, annotate(line, GRAMMARS[shell]), Random(seed))
+        for seed in range(60)
+    ]
+    mixed = [slip.accept for slip in slips if {"'", '"'} <= set(slip.typed)]
+    lost = [slip.accept for slip in slips if not {"'", '"'} <= set(slip.typed)]
+    assert (set(mixed), set(lost)) == ({accept}, {()})
+
+
 def test_one_quote_is_lost_or_of_the_other_kind():
     typed = made("unclosed_quote", 'git commit -m "add tests"')
     assert typed == {

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,21 +145,29 @@ def test_a_variable_is_rarely_asked_for_that_the_line_does_not_name(rows):
     assert 0 < named[False] < 0.05 * len(rows)
 
 
-def test_the_results_of_a_row_agree(rows):
-    """What `which` does not find has no help, and what it finds is not called unknown."""
-    gone = ("not found", "which: no ", "recognized", "no help", "not supported", "could not find", "No manual")
-    pairs = 0
+def which_and_help(rows: list[dict]) -> list[tuple[bool, bool]]:
+    """Of rows where both speak of the same command: whether each of them says that it is not there."""
+    gone = ("not found", "which: no ", "recognized", "no help", "could not find")
+    found = []
     for row in rows:
         said = {result.tool: result for result in results_of(row)}
-        found, asked = said.get("which_binary"), said.get("help_output")
-        silent = ("", "none", "no output")
-        if not found or not asked or asked.argument != found.argument or row["meta"]["shell"] == "cmd":
+        which, asked = said.get("which_binary"), said.get("help_output")
+        if which is None or asked is None or row["meta"]["shell"] == "cmd":
             continue  # `where` does not know what cmd itself can do
-        if found.output not in silent and asked.output not in silent:
-            is_gone = [any(text in result.output for text in gone) for result in (found, asked)]
-            assert is_gone[0] == is_gone[1], said
-            pairs += 1
-    assert pairs > 10
+        outputs = (which.output, asked.output)
+        if asked.argument.split(" ")[0] == which.argument and not {"", "none", "no output"} & set(outputs):
+            found.append(tuple(any(text in output for text in gone) for output in outputs))
+    return found
+
+
+@pytest.mark.parametrize("absent", [0.04, 1.0])
+def test_the_results_of_a_row_agree(absent):
+    """What `which` does not find has no help, and what it finds is not called unknown."""
+    tables = read_tables()
+    tables = replace(tables, tool_results={**tables.tool_results, "absent_share": absent})
+    said = which_and_help(list(generate(tables, PARAMS, 3, WIT)))
+    assert len(said) > 30
+    assert [pair for pair in said if pair[0] != pair[1]] == []
 
 
 def test_the_same_seed_gives_the_same_rows(rows):
