@@ -58,6 +58,41 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
             "no configs/7b.yaml; known sizes",
         ),
         ("params.yaml", "\nseed:", "\nsede:", config.seed, "params.yaml: sede: unknown key; did you mean seed?"),
+        (
+            "configs/135m.yaml",
+            "left_as_typed: [request]",
+            "left_as_typed: [requests]",
+            config.left_as_typed,
+            "configs/135m.yaml: left_as_typed.0: Input should be",
+        ),
+        (
+            "configs/135m.yaml",
+            "left_as_typed: [request]",
+            "left_as_typed: request",
+            config.left_as_typed,
+            "configs/135m.yaml: left_as_typed: Input should be a valid list",
+        ),
+        (
+            "configs/135m.yaml",
+            "left_as_typed: [request]",
+            "left_as_typed: [correct]",
+            config.left_as_typed,
+            "configs/135m.yaml: left_as_typed: every size leaves `correct` as typed",
+        ),
+        (
+            "configs/135m.yaml",
+            "left_as_typed: [request]",
+            "left_as_typed: [request, request]",
+            config.left_as_typed,
+            "configs/135m.yaml: left_as_typed: a family is named twice",
+        ),
+        (
+            "configs/135m.yaml",
+            "left_as_typed: [request]",
+            "left_as_tpyed: [request]",
+            config.left_as_typed,
+            "configs/135m.yaml: left_as_tpyed: unknown key; did you mean left_as_typed?",
+        ),
         ("params.yaml", "bash: 0.35", "bash: 0.45", config.data_params, "`shells` add up to 1.1"),
         ("params.yaml", "bash: 0.35", "bsh: 0.35", config.data_params, "params.yaml: data.shells.bsh"),
         ("params.yaml", "slots: 8", "slots: 0", config.evaluate_params, "params.yaml: evaluate.slots:"),
@@ -139,3 +174,9 @@ def test_the_settings_know_the_tasks_and_shells_of_the_prompts() -> None:
     """They are written twice, so that a change to the prompts re-runs only the stages that use them."""
     assert get_args(config.Task) == chat.TASKS
     assert set(get_args(config.Shell)) == set(chat.SHELLS)
+
+
+def test_a_small_size_leaves_requests_as_typed_and_a_large_one_answers_them(worktree: Path) -> None:
+    assert config.left_as_typed() == ("request",)
+    edit(worktree / "params.yaml", "model_size: 135m", "model_size: 1.7b")
+    assert config.left_as_typed() == ()

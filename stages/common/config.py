@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
@@ -26,6 +26,8 @@ Shell = Literal["bash", "zsh", "powershell", "cmd", "fish", "tcsh"]
 Family = Literal[
     "command", "subcommand", "option", "path", "wrong_option", "syntax", "chain", "request", "correct"
 ]
+ALWAYS_AS_TYPED: tuple[Family, ...] = ("correct",)
+"""The families in which every size leaves the line as it is."""
 Task = Literal["correct", "wit"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -153,6 +155,21 @@ class TrainOf(Section):
     wit: dict[str, Any]
 
 
+class LeftAsTyped(RootModel[list[Family]]):
+    """`left_as_typed` in configs/<size>.yaml: families, such as [request]."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> "LeftAsTyped":
+        for family in ALWAYS_AS_TYPED:
+            if family in self.root:
+                raise ValueError(f"every size leaves `{family}` as typed; take it out")
+        if len(set(self.root)) < len(self.root):
+            raise ValueError("a family is named twice")
+        return self
+
+
 class ModelCard(Section):
     """`card` in configs/<size>.yaml: what the GGUF says about itself."""
 
@@ -178,10 +195,10 @@ _PARAMS_SECTIONS: dict[str, type[Section] | type] = {
     "evaluate": EvaluateParams,
     "gate": GateParams,
 }
-_CONFIG_SECTIONS = {"base", "train", "train_of", "card", "gate"}
+_CONFIG_SECTIONS = {"base", "train", "train_of", "left_as_typed", "card", "gate"}
 _BASES: dict[str, type[Section]] = {"wheel": WheelBase, "hub": HubBase, "random": RandomBase}
 
-SectionT = TypeVar("SectionT", bound=Section)
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 def model_size() -> str:
@@ -275,6 +292,20 @@ def train_config() -> TrainConfig:
     return _overlaid(path, f"train_of.{purpose}", TrainConfig, common, getattr(of_tasks, purpose))
 
 
+def left_as_typed() -> tuple[Family, ...]:
+    """The families that the size in hand is taught to leave as typed, since it could not answer them.
+
+    The dataset is the same for all sizes and holds the true answers: training and evaluation put the typed line in
+    their place.
+
+    Raises:
+        PipelineError: no list of families, an unknown one, or one that every size leaves as typed.
+    """
+    path = _config_path()
+    raw = _top(path, _CONFIG_SECTIONS, "left_as_typed")
+    return tuple(_validate(path, "left_as_typed", LeftAsTyped, raw).root)
+
+
 def size_card() -> ModelCard:
     """The names and the licence of the size, for any task: `{task}` stands for it."""
     path = _config_path()
@@ -365,6 +396,7 @@ def main() -> None:
         gate_params,
         base_config,
         train_config,
+        left_as_typed,
         model_card,
     ):
         read()
