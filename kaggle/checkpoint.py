@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ import torch
 
 _FILE = "checkpoint.pt"
 _VOUCHER = "checkpoint.json"
+_FILE_BEFORE, _VOUCHER_BEFORE = "before.pt", "before.json"
+
+
+class CheckpointError(Exception):
+    """One line: why no checkpoint could be written, and what to do."""
 
 
 def file_digests(paths: list[Path]) -> dict[str, str]:
@@ -34,31 +40,78 @@ def run_key(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Checkpoints:
-    """The newest state of one run, in `root/key`; `run_id` is what its voucher says it is of."""
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
-    def __init__(self, root: Path, key: str, run_id: str) -> None:
-        self.directory, self.run_id = root / key, run_id
+
+class Checkpoints:
+    """The newest two states of one run, in `root/key`; `run_id` is what their vouchers say they are of.
+
+    `load` goes by the vouchers: a checkpoint that does not have its sha256, or cannot be read, is renamed to
+    `checkpoint.pt.damaged` and the one before takes its place.
+    """
+
+    def __init__(self, root: Path, key: str, run_id: str, report: Callable[[str], None] = print) -> None:
+        """`report` takes the lines that a person should see."""
+        self.directory, self.run_id, self.report = root / key, run_id, report
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, in main memory, or None."""
-        path = self.directory / _FILE
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        """The newest state that is whole, in main memory; None where there is none."""
+        for name, voucher in ((_FILE, _VOUCHER), (_FILE_BEFORE, _VOUCHER_BEFORE)):
+            path = self.directory / name
+            if not path.is_file():
+                continue
+            try:
+                vouched = json.loads((self.directory / voucher).read_text(encoding="utf-8"))["sha256"]
+                if file_digests([path])[name] == vouched:
+                    return torch.load(path, map_location="cpu", weights_only=True)
+                reason = "its sha256 is not that of its voucher"
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = f"{voucher}: {_first_line(error)}"
+            aside = path.with_name(f"{name}.damaged")
+            path.replace(aside)
+            self.report(f"{aside}: set aside as damaged ({reason}); training goes on from an earlier one")
+        return None
 
     def save(self, state: dict[str, Any], progress: float) -> None:
-        """Replace the state; a run killed meanwhile leaves the previous one whole. `progress` is 0 to 1."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Add a state; the one before the last goes. A run killed meanwhile leaves the others whole.
+
+        `progress` is 0 to 1.
+
+        Raises:
+            CheckpointError: the disk is full, or cannot be written to.
+        """
         partial = self.directory / f".{_FILE}.partial"
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = file_digests([partial])[partial.name]
-        voucher = {"run_id": self.run_id, "progress": round(progress, 4), "sha256": digest}
-        vouching = self.directory / f".{_VOUCHER}.partial"
-        vouching.write_text(json.dumps(voucher), encoding="utf-8")
-        partial.replace(self.directory / _FILE)
-        vouching.replace(self.directory / _VOUCHER)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            digest = file_digests([partial])[partial.name]
+            vouching = self.directory / f".{_VOUCHER}.partial"
+            vouching.write_text(
+                json.dumps({"run_id": self.run_id, "progress": round(progress, 4), "sha256": digest}),
+                encoding="utf-8",
+            )
+            self._keep_last()
+            partial.replace(self.directory / _FILE)
+            vouching.replace(self.directory / _VOUCHER)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            partial.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"{self.directory}: no checkpoint can be written ({_first_line(error)}); free some space and run "
+                "again: training goes on from the checkpoint before"
+            ) from None
+
+    def _keep_last(self) -> None:
+        """Copy the last checkpoint over the one before, its voucher last; a kill leaves the last one whole."""
+        for name, before in zip((_FILE, _VOUCHER), (_FILE_BEFORE, _VOUCHER_BEFORE), strict=True):
+            if not (self.directory / name).is_file():
+                return
+            partial = self.directory / f".{before}.partial"
+            shutil.copyfile(self.directory / name, partial)
+            partial.replace(self.directory / before)
 
     def remove(self) -> None:
         """The run is finished: nothing will go on from here."""

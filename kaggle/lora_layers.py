@@ -112,6 +112,57 @@ class StepShape:
     sin: Tensor
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Those slots of a step that the backward pass goes through, with the prefixes that they look at.
+
+    `step` is the shape of what is left, `tokens` [T'] are its tokens' places in the whole step. `slots` has, for
+    each row that keeps any, the row's number, how many slots it has and the numbers of those that are kept.
+    """
+
+    step: StepShape
+    tokens: Tensor
+    slots: tuple[tuple[int, int, Tensor], ...]
+
+    @classmethod
+    def of(cls, step: StepShape, chosen: Tensor) -> Selection:
+        """`chosen` [slots of the step] is true where a slot is kept; one at least."""
+        rows, tokens, slots = [], [], []
+        start = 0
+        for number, (row, mine) in enumerate(
+            zip(step.rows, chosen.split([row.slots for row in step.rows]), strict=True)
+        ):
+            kept = mine.nonzero().flatten()
+            if not len(kept):
+                continue
+            device = kept.device
+            first = row.start + row.prefix
+            within = torch.arange(row.slot, device=device)
+            tokens.append(torch.arange(row.start, first, device=device))
+            tokens.append((first + kept[:, None] * row.slot + within).flatten())
+            slots.append((number, row.slots, kept))
+            rows.append(RowShape(start, row.prefix, len(kept), row.slot))
+            start += row.prefix + len(kept) * row.slot
+        places = torch.cat(tokens)
+        return cls(StepShape(tuple(rows), step.cos[places], step.sin[places]), places, tuple(slots))
+
+    def narrow(self, saved: tuple) -> tuple:
+        """What `DecoderLayer.forward` has saved, of these tokens alone."""
+        rows, norms = saved[_ATTENTION]
+        fewer = []
+        for number, count, kept in self.slots:
+            prefix, slots = rows[number]  # tensors of the slots are [kv_heads slots, ...]
+            fewer.append((prefix, tuple(t.unflatten(0, (-1, count))[:, kept].flatten(0, 1) for t in slots)))
+        norms = norms and tuple(t[self.tokens] for t in norms)
+        return tuple(
+            (fewer, norms) if place == _ATTENTION else t if t is None else t[self.tokens]
+            for place, t in enumerate(saved)
+        )
+
+
+_ATTENTION = 4  # its place in what a layer saves
+
+
 class DecoderLayer:
     """Pre-norm, grouped-query attention, SwiGLU; queries and keys normalised where the model does so (Qwen3)."""
 

@@ -71,14 +71,14 @@ class Step:
     rows: tuple[RowShape, ...]
     predicting: Tensor  # [A] int64: places whose next token belongs to an answer
     targets: Tensor  # [A] int64: those next tokens
+    answered: Tensor  # [A] int64: whose answer that is; examples are counted over the rows, from 0
     examples: int
 
     def to(self, device: torch.device) -> Step:
         """The same step with its tensors on `device`."""
-        ids, positions, predicting, targets = (
-            t.to(device) for t in (self.ids, self.positions, self.predicting, self.targets)
-        )
-        return Step(ids, positions, self.rows, predicting, targets, self.examples)
+        tensors = (self.ids, self.positions, self.predicting, self.targets, self.answered)
+        ids, positions, predicting, targets, answered = (t.to(device) for t in tensors)
+        return Step(ids, positions, self.rows, predicting, targets, answered, self.examples)
 
 
 def read_rows(path: Path) -> list[list[dict[str, str]]]:
@@ -185,7 +185,8 @@ def build(examples: Sequence[Example], rows: Sequence[Row]) -> Step:
     """Lay rows end to end as tensors. Padding repeats the stop token: it is never attended to nor predicted."""
     ids: list[int] = []
     positions: list[int] = []
-    shapes, predicting, targets = [], [], []
+    count = 0
+    shapes, predicting, targets, answered = [], [], [], []
     for row in rows:
         prefix = examples[row.examples[0]].prefix
         shapes.append(RowShape(len(ids), len(prefix), len(row.examples), row.slot))
@@ -196,12 +197,14 @@ def build(examples: Sequence[Example], rows: Sequence[Row]) -> Step:
             first = len(ids) + len(example.question) - 1
             predicting += range(first, first + len(example.answer))
             targets += example.answer
+            answered += [count] * len(example.answer)
+            count += 1
             padding = row.slot - len(example)
             ids += (*example.question, *example.answer[:-1], *(example.answer[-1:] * padding))
             positions += range(len(prefix), len(prefix) + row.slot)
-    tensors = (torch.tensor(values) for values in (ids, positions, predicting, targets))
-    ids_, positions_, predicting_, targets_ = tensors
-    return Step(ids_, positions_, tuple(shapes), predicting_, targets_, sum(len(row.examples) for row in rows))
+    tensors = (torch.tensor(values) for values in (ids, positions, predicting, targets, answered))
+    ids_, positions_, predicting_, targets_, answered_ = tensors
+    return Step(ids_, positions_, tuple(shapes), predicting_, targets_, answered_, count)
 
 
 def batches(examples: Sequence[Example], row_tokens: int, rows_per_step: int) -> Iterator[Step]:

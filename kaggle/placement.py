@@ -7,7 +7,6 @@ by torchrun, each takes its share of a step's rows; the adapter's gradient is on
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -112,16 +111,15 @@ def _fastest_on_gpu(device: torch.device) -> torch.dtype:
 
 
 def fastest_format() -> torch.dtype:
-    """bf16 where its matrix products are clearly faster than fp32's.
+    """bf16 where this processor has instructions for its matrix products, else fp32.
 
-    Processors without bf16 instructions emulate them several times slower than fp32, so asking for the instruction
-    set is not enough and measuring is: 930 against 210 GFLOP/s on a Zen 5 core pair.
+    The instruction set decides, not a measurement: on a busy machine that might come out either way, and so might
+    the model. Without AVX512_BF16 (which all processors with AMX have) oneDNN emulates bf16 several times more
+    slowly than fp32; with it bf16 is up to four times as fast (930 against 210 GFLOP/s on two Zen 5 cores).
+    oneDNN is asked as well, since ONEDNN_MAX_CPU_ISA may keep it from using the instructions.
     """
-    return (
-        torch.bfloat16
-        if _product_seconds(torch.bfloat16) * 1.5 < _product_seconds(torch.float32)
-        else torch.float32
-    )
+    usable = torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if usable else torch.float32
 
 
 def products(weight: Tensor) -> tuple[Product, Product]:
@@ -139,19 +137,3 @@ def products(weight: Tensor) -> tuple[Product, Product]:
 def _packed(weight: Tensor) -> Product:
     layout = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, layout, None, "none", [], "")
-
-
-def _product_seconds(dtype: torch.dtype) -> float:
-    """Processor time of a product on one thread, the shortest of several: other work on the machine has no say."""
-    x, w = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        best = float("inf")
-        for _ in range(10):
-            begin = time.thread_time()
-            torch.nn.functional.linear(x, w)
-            best = min(best, time.thread_time() - begin)
-    finally:
-        torch.set_num_threads(threads)
-    return best

@@ -35,11 +35,11 @@ class Settings:
     weight_decay: float
     betas: tuple[float, float]
     clip_norm: float
-    epochs: float
-    max_examples: int | None
+    examples: int
+    backward_share: float
     row_tokens: int
     rows_per_step: int
-    time_budget_s: float
+    time_limit_s: float | None
     validate_every: float
     validation_rows: int
     checkpoint_every_s: float
@@ -68,9 +68,9 @@ class Run:
     run_id: str = ""
 
     def what_is_trained(self) -> dict[str, Any]:
-        """The fields that change the result; where it is trained and when a checkpoint is written do not."""
+        """The fields that change the result; where it is trained, and what only the clock decides, do not."""
         settings = asdict(self.settings)
-        del settings["checkpoint_every_s"]
+        del settings["checkpoint_every_s"], settings["time_limit_s"]
         return {"base_name": self.base_name, "seed": self.seed, "settings": settings}
 
 
@@ -138,6 +138,7 @@ def _metrics(training: Training) -> dict[str, Any]:
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {
         "examples": training.examples,
+        "examples_planned": training.schedule.examples,  # more than `examples` where the time limit came first
         "examples_per_s": round(training.examples / seconds, 2),
         "steps": training.step,
         "skipped_steps": training.scale.skipped,

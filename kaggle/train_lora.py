@@ -7,9 +7,10 @@ Out: an adapter directory in peft's format, metrics as JSON, loss curves as CSV.
     python kaggle/train_lora.py run.json
     torchrun --nproc-per-node=2 kaggle/train_lora.py run.json       where there are two GPUs
 
-A run that was killed goes on from its last checkpoint when started again with the same file. With the same torch
-and threads it ends with the same adapter as one that was not, unless its time budget ends it: a clock never shows
-the same twice. One that reaches `stop_at` ends with a checkpoint and exit status 75.
+A run is so many examples. One that was killed goes on from its last checkpoint when started again with the same
+file. With the same torch and threads it ends with the same adapter as one that was not. One that reaches `stop_at`
+ends with a checkpoint and exit status 75. `time_limit_s`, where it is set, cuts a run short: the adapter is what
+has been learnt until then, a line says so, and the metrics show fewer `examples` than `examples_planned`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import torch
 from adapter import Adapter, hide_broken_torchao
-from checkpoint import Checkpoints, file_digests, run_key
+from checkpoint import CheckpointError, Checkpoints, file_digests, run_key
 from decoder import Decoder
 from loss_scale import LossScale
 from packing import DataError, Example, batches, build, plan, read_rows, tokenize
@@ -51,7 +52,8 @@ class TimeIsUpError(Exception):
 class Training:
     """A run in memory: the model, its adapter, the optimizer and the curves so far."""
 
-    def __init__(self, run: Run, placement: Placement, total_steps: int) -> None:
+    def __init__(self, run: Run, placement: Placement, planned: int) -> None:
+        """`planned`: the examples that the whole run will see."""
         settings = run.settings
         model = AutoModelForCausalLM.from_pretrained(run.base, dtype="auto").to(placement.device)
         self.adapter = Adapter(model, settings.rank, settings.alpha, settings.layers, run.seed)
@@ -66,9 +68,8 @@ class Training:
         )
         self.placement, self.clip_norm = placement, settings.clip_norm
         self.scale = LossScale(placement.dtype)
-        self.schedule = Schedule(
-            total_steps, settings.time_budget_s, settings.warmup_share, settings.learning_rate
-        )
+        self.backward_share = settings.backward_share
+        self.schedule = Schedule(planned, settings.warmup_share, settings.learning_rate)
         self.curves = Curves()
         self.rate = 0.0
         self.step = 0
@@ -92,7 +93,12 @@ class Training:
     @property
     def progress(self) -> float:
         """How far the run has come, 0 to 1."""
-        return self.schedule.progress(self.step, self.elapsed_s)
+        return self.schedule.progress(self.examples)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds to the end at the pace so far; every step is as long as the others but for noise."""
+        return self.elapsed_s / self.examples * (self.schedule.examples - self.examples)
 
     def make_step(self, examples: Sequence[Example], rows: Sequence) -> float:
         """One optimizer step; returns the mean loss over the answer tokens of its rows."""
@@ -107,7 +113,7 @@ class Training:
                 f"{self.scale.skipped} steps were skipped; lower train.learning_rate"
             )
         self.tick()
-        self.rate = self.schedule.learning_rate(self.step, self.elapsed_s)
+        self.rate = self.schedule.learning_rate(self.examples, len(seen))
         if made:
             self.optimizer.param_groups[0]["lr"] = self.rate
             self.optimizer.step()
@@ -124,7 +130,7 @@ class Training:
         loss = torch.zeros((), device=self.placement.device)
         if rows:
             batch = build(examples, rows).to(self.placement.device)
-            loss = self.decoder.loss_and_gradients(batch, self.scale.value / answers)
+            loss = self.decoder.loss_and_gradients(batch, self.scale.value / answers, self.backward_share)
         self.placement.sum(gradient)
         if self.scale.value != 1:
             gradient.div_(self.scale.value)
@@ -174,7 +180,8 @@ def train(run: Run) -> None:
         "dataset": file_digests([run.dataset / "train.jsonl", run.dataset / "valid.jsonl"]),
         "trainer": file_digests(sorted(Path(__file__).parent.glob("*.py"))),
     }
-    checkpoints = Checkpoints(run.checkpoints, run_key({**digests, **run.what_is_trained()}), run.run_id)
+    key = run_key({**digests, **run.what_is_trained()})
+    checkpoints = Checkpoints(run.checkpoints, key, run.run_id, _report)
     state = checkpoints.load()
 
     missing = [name for name in ("config.json", "tokenizer.json") if name not in digests["base"]]
@@ -185,20 +192,18 @@ def train(run: Run) -> None:
     sample = read_rows(run.dataset / "valid.jsonl")
     sample = random.Random(run.seed).sample(sample, min(settings.validation_rows, len(sample)))
     validation = tokenize(tokenizer, sample, STOP)
-    total = min(round(settings.epochs * len(examples)), settings.max_examples or sys.maxsize)
-    steps = plan(examples, settings.row_tokens, settings.rows_per_step, max(1, total), run.seed)
+    steps = plan(examples, settings.row_tokens, settings.rows_per_step, settings.examples, run.seed)
 
     placement = place(state["number_format"] if state else None, run.device)
-    training = Training(run, placement, len(steps))
+    training = Training(run, placement, settings.examples)
     if state:
         training.restore(state)
         if placement.is_first:
-            print(f"going on from step {training.step} of {len(steps)}", file=sys.stderr)
+            _report(f"going on from step {training.step} of {len(steps)}")
             if state["made_with"] != placement.made_with:
-                print(
+                _report(
                     f"the checkpoint is of {state['made_with']}, this is {placement.made_with}: "
-                    "as good an adapter, not the same bytes",
-                    file=sys.stderr,
+                    "as good an adapter, not the same bytes"
                 )
         state.clear()  # on a GPU the optimizer has its own copy: two do not fit beside a large model
     _loop(training, steps, examples, validation, checkpoints, run)
@@ -215,8 +220,8 @@ def _loop(
     checkpoints: Checkpoints,
     run: Run,
 ) -> None:
-    schedule, settings = training.schedule, run.settings
-    planned = sum(len(row.examples) for rows in steps for row in rows)
+    settings = run.settings
+    time_limit_s = settings.time_limit_s or math.inf
     saved_s = time.monotonic()
     session_ends_s = math.inf
     if run.stop_at is not None:  # seconds of training from now, by the first process's clock
@@ -224,7 +229,7 @@ def _loop(
     before = training.progress
     bar = "{l_bar}{bar}| {n_fmt}/{total_fmt} examples [{elapsed}, {rate_fmt}{postfix}]"
     with tqdm(
-        total=planned,
+        total=settings.examples,
         initial=training.examples,
         unit=" examples",
         bar_format=bar,
@@ -239,7 +244,7 @@ def _loop(
             if crossed(before, after, settings.validate_every):
                 training.validate(validation, settings)
             before = after
-            left = tqdm.format_interval(schedule.remaining_s(training.step, training.elapsed_s))
+            left = tqdm.format_interval(training.remaining_s)
             progress.set_postfix_str(f"loss {loss:.3f}, {left} left", refresh=False)
             progress.update(training.examples - progress.n)
             time_is_up = training.session_s > session_ends_s and before < 1
@@ -247,10 +252,25 @@ def _loop(
             if due and training.placement.is_first:
                 checkpoints.save(training.state(), training.progress)
                 saved_s = time.monotonic()
+            if before < 1 and training.elapsed_s > time_limit_s:
+                break
             if time_is_up:
                 training.tick()  # the others wait here: torchrun ends all as soon as one has left
                 raise TimeIsUpError(f"stopped at step {training.step} of {len(steps)} with a checkpoint")
     training.tick()
+    if before < 1:
+        training.curves.add_point(training.step, training.examples, training.rate)
+        training.validate(validation, settings)
+        if training.placement.is_first:
+            _report(
+                f"the time limit of {time_limit_s:.0f} s cut the run short: {training.examples} of "
+                f"{settings.examples} examples; raise or unset train.time_limit_s"
+            )
+
+
+def _report(line: str) -> None:
+    """Show a person something that is no error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -270,7 +290,10 @@ def main() -> None:
     except torch.OutOfMemoryError as error:
         print(f"train: error: {str(error).split('. ')[0]}; lower train.rows_per_step", file=sys.stderr)
         sys.exit(1)
-    except (TrainingError, DataError, PlacementError, OSError) as error:
+    except KeyboardInterrupt:
+        print("\ntrain: stopped; run again to go on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except (TrainingError, DataError, PlacementError, CheckpointError, OSError) as error:
         print("train: error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(1)
     leave()

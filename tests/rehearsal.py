@@ -43,7 +43,7 @@ def make_inputs(tree: Tree) -> None:
     shutil.copy(ROOT / "tests/inference_test_cases.json", tree.folder / "tests")
     for file, old, new in (
         ("params.yaml", "rows: 150000", f"rows: {ROWS}"),
-        ("configs/tiny.yaml", "max_examples: 1500", f"max_examples: {EXAMPLES}"),
+        ("configs/tiny.yaml", "  examples: 1500", f"  examples: {EXAMPLES}"),
     ):
         path = tree.folder / file
         path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")

@@ -139,9 +139,9 @@ def test_a_size_may_set_a_limit_of_its_own(worktree: Path) -> None:
         ("  correct: {}\n", "", "configs/135m.yaml: train_of.correct: missing; add it"),
         ("  correct: {}\n", "  correct: 5\n", "configs/135m.yaml: train_of.correct: Input should be a valid dict"),
         (
-            "    time_budget_s",
-            "    time_buget_s",
-            "configs/135m.yaml: train_of.wit.time_buget_s: unknown key; did you mean time_budget_s?",
+            "    rows_per_step",
+            "    rows_per_stpe",
+            "configs/135m.yaml: train_of.wit.rows_per_stpe: unknown key; did you mean rows_per_step?",
         ),
         ("    row_tokens: 512", "    row_tokens: 0", "configs/135m.yaml: train_of.wit.row_tokens:"),
     ],
@@ -158,7 +158,7 @@ def test_a_task_may_set_how_it_is_trained(worktree: Path) -> None:
     common = config.train_config()
     edit(worktree / "params.yaml", "task: correct", "task: wit")
     own = config.train_config()
-    assert own.time_budget_s > common.time_budget_s
+    assert own.row_tokens > common.row_tokens
     assert own.learning_rate == common.learning_rate
 
 

@@ -166,7 +166,7 @@ def test_a_change_reruns_only_what_follows_from_it(
 
 def test_another_size_and_task_leave_this_one_alone_and_coming_back_runs_nothing(finished: Clone) -> None:
     other = yaml.safe_load((finished.folder / "configs/tiny.yaml").read_text())
-    other["train"]["max_examples"] = 100
+    other["train"]["examples"] = 100
     (finished.folder / "configs/tinier.yaml").write_text(yaml.safe_dump(other))
     before = finished.outputs()
     experiment = finished.run("dvc", "exp", "run", "-S", "model_size=tinier", "-S", "task=wit")

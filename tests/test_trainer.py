@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -113,6 +114,23 @@ def test_prefix_shared_rows_give_the_loss_and_gradients_of_separate_sequences(ki
     assert decoder.loss(step).item() / len(step.targets) == pytest.approx(loss, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("share", [0.5, 0.01])
+def test_the_backward_pass_of_a_share_is_that_of_the_hardest_examples_alone(kind, share):
+    examples = random_examples(14)
+    decoder, adapter, reference = adapted(kind, torch.float32)
+    step = one_step(examples)
+    alone = {example: separate_sequences(copy.deepcopy(reference), [example])[0] for example in examples}
+    hardest = sorted(examples, key=lambda example: -alone[example] * len(example.answer))[: math.ceil(14 * share)]
+    answers = sum(len(example.answer) for example in hardest)
+
+    loss = decoder.loss_and_gradients(step, 1 / answers, share).item()
+    _, expected = separate_sequences(reference, hardest)
+
+    assert loss == pytest.approx(sum(alone[example] * len(example.answer) for example in examples), rel=1e-5)
+    torch.testing.assert_close(adapter.values.grad, expected, rtol=0, atol=1e-5)
+
+
 def test_bf16_gradients_point_the_same_way():
     examples = random_examples(14)
     decoder, adapter, reference = adapted("qwen3", torch.bfloat16)
@@ -133,16 +151,16 @@ def test_a_new_adapter_changes_nothing_and_its_seed_makes_it():
     assert all(not p.any() for name, p in same.peft.named_parameters() if "lora_B" in name)
 
 
-def test_the_rate_warms_up_and_has_decayed_at_the_end_of_the_steps_or_of_the_time():
-    schedule = Schedule(steps=100, time_budget_s=1000, warmup_share=0.1, peak=1.0)
-    rates = [schedule.learning_rate(step, step * 0.1) for step in range(100)]
+def test_the_rate_warms_up_and_has_decayed_at_the_end_of_the_examples():
+    schedule = Schedule(examples=1000, warmup_share=0.1, peak=1.0)
+    rates = [schedule.learning_rate(seen, step=10) for seen in range(0, 1000, 10)]
 
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == pytest.approx(1, abs=0.06)
     assert rates[-1] == pytest.approx(0, abs=0.01)
-    assert rates == [schedule.learning_rate(step, 0) for step in range(100)]  # the clock has no say
-    assert schedule.learning_rate(step=20, elapsed_s=990) < 0.02
-    assert schedule.progress(step=20, elapsed_s=1000) == 1
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert schedule.progress(0) == 0
+    assert schedule.progress(1000) == 1
 
 
 def test_validation_comes_at_its_share_of_the_run_and_at_the_end():
@@ -195,11 +213,11 @@ def run(tmp_path):
             "weight_decay": 0.01,
             "betas": [0.9, 0.99],
             "clip_norm": 1.0,
-            "epochs": 1.0,
-            "max_examples": None,
+            "examples": 300,
+            "backward_share": 1.0,
             "row_tokens": 200,
             "rows_per_step": 2,
-            "time_budget_s": 1000,
+            "time_limit_s": None,
             "validate_every": 0.5,
             "validation_rows": 10,
             "checkpoint_every_s": 1000,
@@ -229,7 +247,7 @@ def start_trainer(
 @pytest.mark.slow
 def test_two_processes_give_the_adapter_of_one_to_rounding(run, monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # fp32: the rounding of bf16 is coarse
-    description = run(epochs=0.2, rows_per_step=3)  # a step's rows do not divide evenly
+    description = run(examples=60, rows_per_step=3)  # a step's rows do not divide evenly
     weights = {}
     for processes in (1, 2):
         done = start_trainer(description, processes)
@@ -245,7 +263,7 @@ def test_two_processes_give_the_adapter_of_one_to_rounding(run, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_whose_session_ends_stops_with_a_checkpoint_and_goes_on_to_the_same_adapter(run):
-    description = run(epochs=0.2)
+    description = run(examples=60)
     assert start_trainer(description).returncode == 0
     expected = adapter_digest(description)
     whole = json.loads(description.read_text())
@@ -268,7 +286,7 @@ def test_a_run_whose_session_ends_stops_with_a_checkpoint_and_goes_on_to_the_sam
 @pytest.mark.slow
 def test_every_process_waits_for_the_checkpoint_before_it_leaves(run, tmp_path):
     """torchrun ends all processes as soon as one of them has left with another status than 0."""
-    description = run(epochs=0.2)
+    description = run(examples=60)
     description.write_text(json.dumps({**json.loads(description.read_text()), "stop_at": 0.0}))
     slow = tmp_path / "slow.py"
     slow.write_text(
@@ -285,7 +303,7 @@ def test_every_process_waits_for_the_checkpoint_before_it_leaves(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_other_threads_is_gone_on_from_and_says_so(run):
-    description = run(epochs=0.2)
+    description = run(examples=60)
     whole = json.loads(description.read_text())
     description.write_text(json.dumps({**whole, "stop_at": 0.0}))
     assert start_trainer(description).returncode == 75
@@ -369,17 +387,35 @@ def test_a_run_learns_and_leaves_an_adapter_that_peft_loads(run):
     assert not list(description.checkpoints.glob("*"))
 
 
-def test_max_examples_and_the_time_budget_end_a_run_early(run):
-    few = read_run(run(max_examples=40))
-    train(few)
-    assert json.loads(few.metrics.read_text())["examples"] == 40
+@pytest.mark.parametrize("examples", [40, 700])  # of 300: more than an epoch is some of them again
+def test_a_run_sees_exactly_so_many_examples(run, examples):
+    description = read_run(run(examples=examples))
 
-    hurried = read_run(run(max_examples=None, epochs=300.0, time_budget_s=1))
-    begin = time.monotonic()
-    train(hurried)
-    last_rate = float((hurried.plots / "loss.csv").read_text().splitlines()[-1].split(",")[3])
-    assert time.monotonic() - begin < 60
-    assert last_rate < 0.0003
+    train(description)
+
+    metrics = json.loads(description.metrics.read_text())
+    assert metrics["examples"] == metrics["examples_planned"] == examples
+
+
+def test_the_time_limit_cuts_a_run_short_and_says_so(run, capsys):
+    description = read_run(run(examples=90_000, time_limit_s=1))
+
+    train(description)
+
+    metrics = json.loads(description.metrics.read_text())
+    assert 0 < metrics["examples"] < metrics["examples_planned"] == 90_000
+    assert "the time limit of 1 s cut the run short" in capsys.readouterr().err
+    assert (description.adapter / "adapter_model.safetensors").is_file()
+    assert (description.plots / "valid.csv").read_text().splitlines()[-1].split(",")[1] == str(metrics["examples"])
+
+
+def test_a_share_of_the_backward_pass_learns_too(run):
+    description = read_run(run(backward_share=0.4))
+
+    train(description)
+
+    curve = [line.split(",") for line in (description.plots / "loss.csv").read_text().splitlines()[1:]]
+    assert float(curve[-1][2]) < float(curve[0][2])
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(run):

@@ -138,11 +138,11 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     betas: Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists only
     clip_norm: Annotated[float, Field(gt=0)]
-    epochs: Annotated[float, Field(gt=0)]
-    max_examples: Positive | None
+    examples: Positive
+    backward_share: Annotated[float, Field(gt=0, le=1)]
     row_tokens: Positive
     rows_per_step: Positive
-    time_budget_s: Positive
+    time_limit_s: Annotated[float, Field(gt=0)] | None
     validate_every: Share
     validation_rows: Positive
     checkpoint_every_s: Annotated[float, Field(gt=0)]

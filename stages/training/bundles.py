@@ -70,7 +70,6 @@ class CloudRun:
     base: Bundle
     run: Bundle
     examples: int
-    time_budget_s: float
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,14 +108,10 @@ def describe_cloud_run(model: ModelPaths, description: dict[str, Any]) -> CloudR
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     trainer = {file.name: file for file in sorted(TRAINER.glob("*.py"))}
-    dataset = {file.name: file for file in (paths.TRAIN, paths.VALID)}
-    settings = what["settings"]
-    with paths.TRAIN.open("rb") as rows:
-        wanted = round(settings["epochs"] * sum(1 for _ in rows))
+    dataset = {name: Path(description["dataset"], name) for name in (paths.TRAIN.name, paths.VALID.name)}
     return CloudRun(
         model=model,
         base=Bundle("base", {file.name: file for file in sorted(model.base.iterdir()) if file.is_file()}),
         run=Bundle("run", {**trainer, **dataset, "run.json": path}),
-        examples=min(wanted, settings["max_examples"] or wanted),
-        time_budget_s=settings["time_budget_s"],
+        examples=what["settings"]["examples"],
     )

@@ -26,7 +26,7 @@ def estimate_s(
 ) -> float:
     """Seconds of GPU session that the run will take; of a run that has made `progress` (0 to 1), the rest."""
     guess = calibrated(run.size, settings, history)
-    return guess.start_s + (1 - progress) * min(run.time_budget_s, run.examples / guess.examples_per_s)
+    return guess.start_s + (1 - progress) * run.examples / guess.examples_per_s
 
 
 def calibrated(size: str, settings: KaggleSettings, history: list[dict[str, str]]) -> Estimate:

@@ -145,4 +145,5 @@ def checkpoint_in(output: Path, run_id: str) -> tuple[Path, float] | None:
 
 def checkpoint_bundle(folder: Path) -> Bundle:
     """A checkpoint as it goes back to Kaggle."""
-    return Bundle("checkpoint", {"checkpoint.pt": folder / "checkpoint.pt"}, f"checkpoints/{folder.name}")
+    files = {name: folder / name for name in ("checkpoint.pt", VOUCHER)}
+    return Bundle("checkpoint", files, f"checkpoints/{folder.name}")

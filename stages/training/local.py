@@ -24,6 +24,8 @@ ENVIRONMENT = {
 def train_locally(description: Path) -> None:
     """Run the trainer here to its end; its progress and its one-line errors go to this process's stderr.
 
+    A Ctrl-C in a terminal reaches this process alone: it ends the trainer, whose last checkpoint stays.
+
     Raises:
         PipelineError: it was killed.
         SystemExit: it failed, and has said why.
@@ -32,14 +34,14 @@ def train_locally(description: Path) -> None:
         [sys.executable, str(TRAINER), str(description)],
         stdin=subprocess.DEVNULL,
         env={**os.environ, **ENVIRONMENT},
+        start_new_session=True,
         preexec_fn=die_with_parent,
     )
     try:
         status = trainer.wait()
-    except BaseException:
-        trainer.terminate()
+    finally:
+        trainer.kill()  # of no effect on one that has ended; a checkpoint being written has another name
         trainer.wait()
-        raise
     if status < 0:
         raise PipelineError(
             f"the trainer was killed by signal {-status} (9 is often a lack of memory); "
