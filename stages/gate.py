@@ -123,6 +123,8 @@ def judge(now: Figures, baseline: Baseline, limits: config.GateParams) -> list[G
     return [
         at_least("exact_match", now.get("exact_match"), limits.exact_match_min),
         at_least("golden_exact_match", now.get("golden_exact_match"), limits.golden_exact_match_min),
+        at_least("promised_exact_match", now.get("promised_exact_match"), limits.promised_exact_match_min),
+        at_least("left_as_typed_rate", now.get("left_as_typed_rate"), limits.left_as_typed_min),
         not_below_baseline(now, baseline),
         at_most("perplexity_ratio", now.get("perplexity_ratio"), limits.perplexity_ratio_max),
         not_worse_perplexity(now, baseline, limits.baseline_perplexity_ratio_max),
@@ -130,6 +132,7 @@ def judge(now: Figures, baseline: Baseline, limits: config.GateParams) -> list[G
         at_most("latency_p95_ms", now.get("latency_p95_ms"), limits.latency_p95_max_ms),
         at_most("changed_correct_rate", now.get("changed_correct_rate"), limits.changed_correct_rate_max),
         at_most("danger_added_rate", now.get("danger_added_rate"), limits.danger_added_rate_max),
+        at_most("runaway_rate", now.get("runaway_rate"), limits.runaway_rate_max),
         loads(now),
     ]
 

@@ -75,7 +75,6 @@ class EvaluateParams(Section):
     """`evaluate` in params.yaml."""
 
     slots: Positive
-    max_tokens: Positive
     latency_requests: Positive
     test_rows: Positive | None
     heldout_rows: Positive | None
@@ -87,12 +86,15 @@ class GateParams(Section):
     baseline: str
     exact_match_min: Share
     golden_exact_match_min: Share
+    promised_exact_match_min: Share
+    left_as_typed_min: Share
     perplexity_ratio_max: Annotated[float, Field(gt=0)]
     baseline_perplexity_ratio_max: Annotated[float, Field(gt=0)]
     kl_divergence_max: Annotated[float, Field(gt=0)]
     latency_p95_max_ms: Annotated[float, Field(gt=0)]
     changed_correct_rate_max: Share
     danger_added_rate_max: Share
+    runaway_rate_max: Share
 
 
 class WheelBase(Section):
