@@ -81,9 +81,10 @@ class EvaluateParams(Section):
 
 
 class GateParams(Section):
-    """`gate` in params.yaml: limits on the default quant, and the revision it is compared with."""
+    """`gate` in params.yaml: limits on the default quant, and what it is compared with."""
 
     baseline: str
+    baseline_run_sd: Share
     exact_match_min: Share
     golden_exact_match_min: Share
     promised_exact_match_min: Share
