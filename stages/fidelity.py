@@ -91,15 +91,16 @@ def vocabulary_size(model: Path) -> int:
 
 
 def figures(f16: float, quants: Mapping[str, tuple[float, float]], tokens: int) -> dict[str, dict]:
-    """The metrics of the f16 and of each quant, `(perplexity, KL divergence)`; null for what is not finite."""
+    """The metrics of the f16 and of each quant, `(perplexity, KL divergence)`; null for what is not finite.
+
+    All are over the same `tokens`, so that their number is written down once.
+    """
     found: dict[str, dict] = {"f16": {"perplexity": _rounded(f16), "perplexity_tokens": tokens}}
     for quant, (of_quant, divergence) in quants.items():
         found[quant] = {
             "perplexity": _rounded(of_quant),
             "perplexity_ratio": _rounded(of_quant / f16 if f16 else math.nan),
-            "perplexity_tokens": tokens,
             "kl_divergence": _rounded(divergence),
-            "kl_divergence_tokens": tokens,
         }
     return found
 
