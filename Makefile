@@ -29,6 +29,7 @@ repro: venv
 	python -m stages.common.config
 	python -m stages.common.llama_cpp
 	python -m stages.common.mend
+	python -m stages.gate refresh
 	dvc repro
 	python -m stages.gate check
 

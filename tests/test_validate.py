@@ -346,9 +346,9 @@ def test_the_stage_writes_four_splits_and_their_figures_the_same_each_time(proje
     figures = json.loads(first["metrics/data.json"])
     assert figures["rows"] == 200
     assert figures["exact_match_ceiling"] == 1
-    assert figures["splits"]["heldout"]["rows"] == 8
-    assert figures["splits"]["test"]["rows"] == figures["splits"]["valid"]["rows"] == 10
-    assert figures["shell_share"] == {"bash": 0.5, "zsh": 0.5}
+    rows = {split["split"]: split["rows"] for split in figures["splits"]}
+    assert (rows["heldout"], rows["test"], rows["valid"]) == (8, 10, 10)
+    assert figures["shell_shares"] == [{"name": "bash", "share": 0.5}, {"name": "zsh", "share": 0.5}]
     assert b"cargo" not in first["data/dataset/train.jsonl"]
     validate(project)
     assert outputs(project) == first
