@@ -66,6 +66,10 @@ def content(shell="bash", before="git psuh", after="git push", **meta):
     }
 
 
+def unfixable(line: str, kind: str = "gibberish", shell: str = "bash") -> dict:
+    return content(shell, line, line, family="unfixable", kind=kind, tool=line.split()[0])
+
+
 def write(path: Path, rows: list) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
@@ -106,6 +110,10 @@ GOOD = [
     content("cmd", "dri /s C:\\logs", "dir /s C:\\logs"),
     content("zsh", "ls **/*.py(.)", "ls **/*.py(.)"),
     content("fish", "sudp reboot", "sudo reboot"),
+    unfixable("asdkjh qwe"),
+    unfixable("can paul come later"),
+    unfixable('{"total": 7} && } |'),
+    unfixable("frobnoctl sync --all", kind="unknown_program"),
 ]
 
 
@@ -148,6 +156,15 @@ BAD = [
     ("meta", "no command", content(tool="svn")),
     ("null", "nothing is corrected", content(before="git push", kind="omission", family="subcommand")),
     ("null", "changed", content(family="correct", kind="none")),
+    ("null", "changed", content(before="frobnoctl", family="unfixable", kind="unknown_program")),
+    ("meta", "does not go with", unfixable("frobnoctl sync", kind="none")),
+    ("meta", "does not go with", content(kind="gibberish")),
+    ("fixable", "git", unfixable("gti status", kind="unknown_program")),
+    ("fixable", "kubectl", unfixable("kubelct,", kind="gibberish")),
+    ("fixable", "get-process", unfixable("Get-Prcess -Id 7", kind="unknown_program", shell="powershell")),
+    ("fixable", "can may be meant as cal", unfixable("can do it", kind="gibberish")),
+    ("fixable", "find", unfixable("find out where they are", kind="gibberish")),
+    ("syntax", "no valid bash", unfixable("frobnoctl sync |", kind="unknown_program")),
     ("danger", "sudo", content(before="apt update", after="sudo apt update", tool="apt")),
     ("leftover", "{{", content("powershell", "gps | ? {{$_.CPU}}", "gps | ? {{$_.CPU}}")),
     ("leftover", "{{", content(before="awk '{{print}}' a.txt", after="awk '{{print}}' a.txt")),
@@ -310,7 +327,7 @@ def some_rows(count: int = 200) -> list[dict]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    tables = ("danger", "mistakes", "requests", "slips", "validation", "wrappers")
+    tables = ("danger", "mistakes", "requests", "slips", "unfixable", "validation", "wrappers")
     names = [f"data/{name}.yaml" for name in tables]
     for name in (*names, "tests/inference_test_cases.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

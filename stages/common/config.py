@@ -24,9 +24,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Shell = Literal["bash", "zsh", "powershell", "cmd", "fish", "tcsh"]
 Family = Literal[
-    "command", "subcommand", "option", "path", "wrong_option", "syntax", "chain", "request", "correct"
+    "command",
+    "subcommand",
+    "option",
+    "path",
+    "wrong_option",
+    "syntax",
+    "chain",
+    "request",
+    "correct",
+    "unfixable",
 ]
-ALWAYS_AS_TYPED: tuple[Family, ...] = ("correct",)
+ALWAYS_AS_TYPED: tuple[Family, ...] = ("correct", "unfixable")
 """The families in which every size leaves the line as it is."""
 Task = Literal["correct", "wit"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

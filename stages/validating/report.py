@@ -20,8 +20,8 @@ from stages.validating.tally import Tally
 
 REPORT = CACHE / "validate-report.jsonl"
 WORST_FIRST = [
-    "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "mistyped", "leftover",
-    "invented", "foreign", "grammar", "syntax", "edits", "form", "duplicate", "meta", "split", "size",
+    "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "mistyped", "fixable",
+    "leftover", "invented", "foreign", "grammar", "syntax", "edits", "form", "duplicate", "meta", "split", "size",
     "repetition", "shares",
 ]  # fmt: skip
 """Unreadable first, then what would teach the model harm, then what would teach it nonsense, then bookkeeping."""
