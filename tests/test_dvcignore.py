@@ -48,14 +48,14 @@ def changed(folder: Path) -> dict[str, list[str]]:
 
 @pytest.fixture
 def unchanged(clone: Path) -> Iterator[dict[str, list[str]]]:
-    """What is modified before the test (a commit of code whose stages have not been run yet); git tidies up after it."""
+    """What is modified before the test: code that was committed and not yet run. Git tidies up after the test."""
     yield changed(clone)
     run(clone, "git", "clean", "-qffdx", "--exclude=.dvc/tmp")
 
 
 def test_bytecode_modifies_no_stage(clone: Path, unchanged: dict[str, list[str]]) -> None:
-    modules = "stages.generate stages.validate stages.convert stages.fidelity train_lora".split()
-    run(clone, "python", "-c", f"import {', '.join(modules)}")
+    stages = "stages.generate, stages.validate, stages.convert, stages.fidelity, train_lora"
+    run(clone, "python", "-c", f"import {stages}")
     written = {str(folder.relative_to(clone)) for folder in clone.rglob("__pycache__")}
     assert written > {f"stages/{name}/__pycache__" for name in ("generating", "validating", "converting")}
     assert changed(clone) == unchanged
