@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from own_params import write_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,8 +21,8 @@ def root() -> Path:
 @pytest.fixture
 def worktree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the settings and the code, in which a test may write; the test runs inside it."""
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    write_params(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     for name in ("configs", "stages", "kaggle"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "data").mkdir()
@@ -38,8 +39,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     for name in ("configs", "data"):
         (folder / name).symlink_to(ROOT / name)
-    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(params.replace("model_size: 135m", "model_size: tiny"), encoding="utf-8")
+    write_params(folder, model_size="tiny")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "stages.base"], cwd=folder, env=environment, check=True)
     return folder / "models/tiny/base"
@@ -54,8 +54,7 @@ def trained(worktree: Path, root: Path, tiny_base: Path) -> Path:
         (worktree / ".cache" / name).symlink_to(root / ".cache" / name)
     from tiny_adapter import TINY, make_adapter  # torch and peft: seconds that most tests need not wait
 
-    params = Path("params.yaml").read_text(encoding="utf-8")
-    Path("params.yaml").write_text(params.replace("model_size: 135m", "model_size: tiny"), encoding="utf-8")
+    write_params(worktree, model_size="tiny")
     shutil.copytree(tiny_base, TINY.base)
     make_adapter(TINY.base, TINY.adapter)
     return worktree
