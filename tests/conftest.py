@@ -1,15 +1,54 @@
-"""What tests share: the repository's root, and a small work tree of its own for each test that runs stages."""
+"""What tests share: a machine without a past, the repository's root, a work tree for every test of stages."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from own_params import write_params
 
 ROOT = Path(__file__).parents[1]
+
+_STRAY = ("DVC_", "GIT_", "HF_", "KAGGLE_", "TRAIN_", "TRANSFORMERS_", "XDG_", "STAND_IN_")
+"""Beginnings of variables that change what the programs under test do."""
+
+_KEPT = ("XDG_CONFIG_DIRS",)
+"""Where pip's settings for the whole machine are."""
+
+
+def _pip_settings() -> Path | None:
+    """The user's own pip.conf, by which this machine may reach its package index."""
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    places = (Path(config, "pip/pip.conf").expanduser(), Path("~/.pip/pip.conf").expanduser())
+    return next(filter(Path.is_file, places), None)
+
+
+def _forget_the_user() -> tempfile.TemporaryDirectory[str]:
+    """Give this process, and all that it starts, an empty home and none of the user's settings but pip's.
+
+    It has to happen before any test module is imported: `import kaggle` makes ~/.config/kaggle, in which two
+    processes at once get in each other's way, and signs in with what it finds there.
+    """
+    if (settings := _pip_settings()) is not None:
+        os.environ.setdefault("PIP_CONFIG_FILE", str(settings))
+    for name in [name for name in os.environ if name.startswith(_STRAY) and name not in _KEPT]:
+        del os.environ[name]
+    home = tempfile.TemporaryDirectory(prefix="oops-home-")
+    # the user may test a clone that belongs to somebody else, as a container's CI does
+    Path(home.name, ".gitconfig").write_text(f"[safe]\n\tdirectory = {ROOT}\n", encoding="utf-8")
+    os.environ.update(HOME=home.name, DVC_SITE_CACHE_DIR=f"{home.name}/dvc", DVC_NO_ANALYTICS="1")
+    return home
+
+
+_HOME = _forget_the_user()
+
+
+def pytest_unconfigure() -> None:
+    """Remove the home."""
+    _HOME.cleanup()
 
 
 @pytest.fixture
