@@ -30,7 +30,8 @@ _NO_CONNECTION = re.compile(
     r"|Failed to connect|timed out|not a trusted or secure host|ConnectionResetError|ProxyError|SSLError"
 )
 _CAUSE = re.compile(
-    r"\[Errno -?\d+\] ([\w ,-]+)|(certificate verify failed|not a trusted or secure host)|(Tunnel connection failed: [\w ]+)"
+    r"\[Errno -?\d+\] ([\w ,-]+)|(certificate verify failed|not a trusted or secure host)"
+    r"|(Tunnel connection failed: [\w ]+)"
 )
 _NO_VERSION = re.compile(r"satisfies the requirement (\S+).*\(from versions: (.*)\)")
 
