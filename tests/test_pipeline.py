@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from kaggle_tree import HASTE
+from own_params import write_params
 from rehearsal import PATIENT
 from stand_in_kaggle import StandInKaggle, alice, serve
 
@@ -76,8 +77,7 @@ def clone(root: Path, folder: Path, tools: Path) -> Clone:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)
     made = Clone(folder, tools)
-    made.edit("params.yaml", "model_size: 135m", "model_size: tiny")
-    made.edit("params.yaml", "rows: 150000", "rows: 6000")
+    write_params(folder, model_size="tiny", data={"rows": 6000})
     made.edit("stages/common/chat.py", "max_tokens=128", "max_tokens=16")  # a random model seldom ends before
     made.edit("stages/common/chat.py", "max_tokens=256", "max_tokens=16")
     for command in (

@@ -6,11 +6,11 @@ In: data/promised.yaml. It is read by stage `evaluate`; the figure is `promised_
 from collections.abc import Iterator
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.common.config import Shell
 from stages.common.errors import PipelineError
+from stages.common.files import read_yaml
 from stages.common.paths import PROMISED
 
 
@@ -46,11 +46,7 @@ def promises() -> Promises:
         PipelineError: it is missing, is no YAML or has another shape.
     """
     try:
-        return Promises.model_validate(yaml.safe_load(PROMISED.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise PipelineError(f"{PROMISED}: not there; run `git checkout {PROMISED}`") from None
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{PROMISED}: not YAML: {getattr(error, 'problem', error)}") from None
+        return Promises.model_validate(read_yaml(PROMISED))
     except ValidationError as error:
         first = error.errors()[0]
         raise PipelineError(f"{PROMISED}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
