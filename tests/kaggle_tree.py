@@ -73,7 +73,7 @@ class Tree:
     @property
     def environment(self) -> dict[str, str]:
         home = self.folder / "home"
-        stray = {"VERBOSE": "1", "KAGGLE_TOKEN": "stray", "PYTHONDONTWRITEBYTECODE": "1"}
+        stray = {"VERBOSE": "1", "KAGGLE_TOKEN": "stray"}
         own = {"TRAIN_BACKEND": "kaggle", "TRAIN_SETTINGS": str(self.settings)}
         found = {**self.kaggle.client_environment(self.account, home), **stray, **own}
         return found if self.signed_in else {k: v for k, v in found.items() if k != "KAGGLE_API_TOKEN"}

@@ -32,7 +32,7 @@ def plant(root: Path, folder: Path) -> Path:
         shutil.copy(root / name, folder)
     shutil.copytree(root / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "constraints.txt").write_text("toy_package==1.0\n")
-    (folder / "requirements.txt").write_text(f"-c constraints.txt\ntorch=={TORCH}\ntoy_package==1.0\n")
+    (folder / "requirements.txt").write_text(f"-c constraints.txt\ntorch=={TORCH}\nToy.Package==1.0\n")
     (folder / "index").mkdir()
     wheel(folder / "index", "torch", TORCH)
     wheel(folder / "index", "toy_package", "1.0")

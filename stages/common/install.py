@@ -71,7 +71,12 @@ def wanted() -> str:
 
 def pins() -> dict[str, str]:
     """The version of each package that requirements.txt names."""
-    return dict(_PIN.findall(REQUIREMENTS.read_text(encoding="utf-8")))
+    return {_normal(name): pin for name, pin in _PIN.findall(REQUIREMENTS.read_text(encoding="utf-8"))}
+
+
+def _normal(name: str) -> str:
+    """A package's name as packages are compared by: tree_sitter is tree-sitter (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def is_installed() -> bool:
@@ -111,26 +116,21 @@ def install() -> None:
     into = ("install", *_INTO_THE_VENV)
     run_pip(*into, *extra, "--constraint", CONSTRAINTS, torch, python=PYTHON, what=f"installing {torch}")
     run_pip(*into, "--requirement", REQUIREMENTS, python=PYTHON, what=f"installing {REQUIREMENTS}")
-    found = subprocess.run(
-        [
-            PYTHON,
-            "-I",
-            "-c",
-            "import importlib.metadata as m\nfor d in m.distributions(): print(d.name, d.version)",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    there = {
-        line.partition(" ")[0].lower(): line.partition(" ")[2].partition("+")[0] for line in found.splitlines()
-    }
-    absent = [f"{name}=={pin}" for name, pin in pins().items() if there.get(name.lower()) != pin]
+    there = installed()
+    absent = [f"{name}=={pin}" for name, pin in pins().items() if there.get(name) != pin]
     if absent:
         raise PipelineError(
             f"pip has not put {absent[0]} into {VENV}; look for what tells it otherwise: `pip config list`, "
             "`env | grep PIP_`"
         )
+
+
+def installed() -> dict[str, str]:
+    """The version of each package that `.venv` holds, without its local part (2.13.0+cpu)."""
+    code = "import importlib.metadata as m\nfor d in m.distributions(): print(d.name, d.version.partition('+')[0])"
+    argv = [PYTHON, "-I", "-c", code]
+    lines = subprocess.run(argv, capture_output=True, encoding="utf-8", check=True).stdout.splitlines()
+    return {_normal(name): version for name, version in map(str.split, lines)}
 
 
 def main() -> None:

@@ -40,9 +40,7 @@ _CMAKE_MIN = (3, 19)  # cmake_language(DEFER)
 _PERCENT = re.compile(r"^\[ *(\d+)%\]", re.MULTILINE)
 _COMPILER_ERROR = re.compile(r"error[ :]|CMake Error|undefined reference|Killed")
 _ENGLISH = {"LC_ALL": "C"}  # what _COMPILER_ERROR looks for is translated elsewhere ("Fehler:")
-_PLAIN = re.compile(
-    r"[\w./ ,=@~+-]+"
-)  # in a path, cmake and make read other characters as patterns, lists, comments
+_PLAIN = re.compile(r"[\w./ ,=@~+-]+")  # a path; of others cmake and make read some as pattern, list or comment
 _IN_FLIGHT_S = 15.0  # longest time that a compiler or linker takes to write its output file
 _INSTALL = {
     "cmake": "cmake (Debian, Ubuntu: apt install cmake; Fedora: dnf install cmake; macOS: brew install cmake)",

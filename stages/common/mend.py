@@ -62,7 +62,7 @@ def is_whole(path: Path) -> bool:
 
 def committed() -> str | None:
     """The dvc.lock of the last commit; None without git, a commit or such a file in it."""
-    shown = subprocess.run(["git", "show", f"HEAD:./{_LOCK}"], capture_output=True, text=True)
+    shown = subprocess.run(["git", "show", f"HEAD:./{_LOCK}"], capture_output=True, encoding="utf-8")
     return shown.stdout if shown.returncode == 0 else None
 
 
