@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
 
 from stages.common.config import DataParams
 from stages.common.danger import added_danger, danger_table, find_dangers
@@ -22,7 +24,7 @@ from stages.generating.commands import Everyday, FromGrammar, Slots, Weighted, i
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS
 from stages.generating.skeleton import group_key, mask, mistake
 from stages.generating.sources import CommandPopularity, CorrectLines
-from stages.generating.tables import read_tables, read_yaml
+from stages.generating.tables import everyday_lines, read_tables, read_yaml
 
 TABLES = read_tables()
 BASH, POWERSHELL, CMD = build_grammars(("bash", "powershell", "cmd"), TABLES.grammars).values()
@@ -361,3 +363,38 @@ def test_a_heldout_tool_is_in_no_row_of_another_line():
     chains = of_family(generate(TABLES, params, seed=7), "chain")
     runs_it = [row for row in chains if any(word.text == "grep" for word in annotate(answer(row), BASH))]
     assert len(runs_it) / len(chains) < 3 * TABLES.sampling["heldout_share"]
+
+
+def test_the_tools_kept_out_of_training_are_many_and_hardly_typed() -> None:
+    """The released model knows what people type: none of these is among the commands that weigh anything."""
+    shipped = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["data"]["heldout_tools"]
+    assert len(shipped) >= 8
+    weights = {tool: entry["w"] for group in TABLES.popularity.values() for tool, entry in group.items()}
+    assert {tool: weights[tool] for tool in shipped if weights[tool] > 2} == {}
+    promised = {"git", "docker", "npm", "cargo", "python", "pip", "kubectl", "make", "grep", "ls", "cat", "echo"}
+    assert promised.isdisjoint(shipped)
+    for shell in PARAMS.shells:
+        assert set(shipped) & everyday_lines(TABLES, shell).keys(), shell
+
+
+def test_a_dangerous_word_of_two_letters_is_corrected_only_where_both_are_there(rows) -> None:
+    """`rn -r build` may mean anything."""
+    for row in rows:
+        for word in ("rm", "del", "rd"):
+            if answer(row).split()[0] == word and row["meta"]["family"] == "command":
+                assert set(word) <= set(typed(row).split()[0].lower()), row
+
+
+def test_the_share_of_unfixable_lines_stays_as_typed(rows) -> None:
+    found = of_family(rows, "unfixable")
+    assert {row["meta"]["kind"] for row in found} == {"gibberish", "unknown_program"}
+    assert {row["meta"]["shell"] for row in found} == set(PARAMS.shells)
+    assert all(typed(row) == answer(row) for row in found)
+
+
+def test_unfixable_lines_of_one_template_share_a_group() -> None:
+    """So that a model is asked for sentences that it has never seen, not for other names in those that it has."""
+    params = PARAMS.model_copy(update={"families": {"unfixable": 1.0}, "rows": 900, "shells": {"bash": 1.0}})
+    found = [row for row in generate(TABLES, params, seed=7) if typed(row).startswith("between ")]
+    assert len(found) > 1
+    assert len({row["meta"]["group"] for row in found}) == 1

@@ -116,3 +116,24 @@ def test_case_is_ignored_where_the_shell_ignores_it():
     cmdlets = Candidates.of({"Get-Item": 5, "Set-Item": 5}, fold=True)
     assert not cmdlets.means("get-item", "Get-Item", 4)
     assert cmdlets.means("get-itme", "Get-Item", 4)
+
+
+USUAL = [
+    (word, kind, typo)
+    for word, kinds in TABLE["usual"]["words"].items()
+    for kind, forms in kinds.items()
+    for typo in forms
+]
+
+
+@pytest.mark.parametrize(("word", "kind", "typo"), USUAL)
+def test_a_usual_typo_is_one_that_its_kind_of_mistake_makes(word: str, kind: str, typo: str) -> None:
+    rare = Typist.from_table({**TABLE, "usual": {**TABLE["usual"], "share": 0.0}})
+    assert typo in {rare.mistype(word, kind, Random(number)) for number in range(2000)}
+
+
+def test_a_usual_typo_comes_oftener_than_any_other_of_its_kind() -> None:
+    counts = Counter(typos("docker", "transposition", 2000))
+    usual = TABLE["usual"]["words"]["docker"]["transposition"]
+    assert {typo for typo, _ in counts.most_common(len(usual))} == set(usual)
+    assert len(counts) > len(usual)

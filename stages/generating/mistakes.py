@@ -8,7 +8,7 @@ adjacent keys told apart from others, and pairs of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -138,6 +138,10 @@ class Typist:
     """Operators after which every letter of the word is still there: of two, one is of these."""
     unwanted: tuple[str, ...]
     """Beginnings of words that no mistake may make."""
+    usual: Mapping[str, Mapping[str, Sequence[str]]]
+    """Word -> kind of mistake -> what people type time and again,"""
+    usual_share: float
+    """and in how many of the cases."""
 
     @classmethod
     def from_table(cls, table: Mapping) -> Typist:
@@ -155,6 +159,8 @@ class Typist:
             two_operations_min=table["two_operations_min_letters"],
             two_operations_keep=frozenset(table["two_operations_keep"]),
             unwanted=tuple(table["unwanted"]),
+            usual=table["usual"]["words"],
+            usual_share=table["usual"]["share"],
         )
 
     def mistype(self, word: str, kind: str, rng: Random) -> str | None:
@@ -162,6 +168,9 @@ class Typist:
 
         The optimal-string-alignment distance of the result is 1, or 2 for `two_operations`.
         """
+        usual = self.usual.get(word, {}).get(kind)
+        if usual and rng.random() < self.usual_share:
+            return rng.choice(usual)
         wrong = self._mistype_twice(word, rng) if kind == TWO_OPERATIONS else self._mistype_once(word, kind, rng)
         return None if wrong is None or wrong.lower().startswith(self.unwanted) else wrong
 

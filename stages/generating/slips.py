@@ -20,7 +20,8 @@ from stages.common.lines import COMMAND, OPERATOR, SUBCOMMAND, VALUE, Word
 PERMISSION = "permission"
 _QUOTED = re.compile(r"""(?<![\w"'])(["'])([^"'`$]+)\1(?![\w"'])""")
 _BARE_WORD = re.compile(r" [^-|&>;<]")
-_LAYOUT_CHARS = 40
+_LAYOUT_CHARS = 24
+"""Whoever types on looks up in the end."""
 _OF_STRUCTURE = ("doubled_word", "unclosed_quote", "word_order")
 """Slips that hang on what words there are in a line, not on its values."""
 

@@ -6,6 +6,7 @@ The typo is kept only if a reader would undo it one way: see `Candidates.means`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -46,6 +47,7 @@ class Typos:
         self._typist = typist
         self._tie_ratio = table["tie_ratio"]
         self._protected = frozenset(table["protected"])
+        self._all_letters = frozenset(table["all_letters"])
         self._aliases = {tool: frozenset(names) for tool, names in table["aliases"].items()}
         self._commands = commands
         self._components = components
@@ -111,6 +113,8 @@ class Typos:
             return None
         wrong = self._typist.mistype(right, kind, rng)
         if wrong is None or not wrong[0].isalnum() or not candidates.means(wrong, right, self._tie_ratio):
+            return None
+        if right.lower() in self._all_letters and Counter(right.lower()) - Counter(wrong.lower()):
             return None
         if word.role == SUBCOMMAND and wrong in self._aliases.get(word.tool, ()):
             return None
