@@ -10,13 +10,11 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import yaml
-
 from stages.common import config
 from stages.common.cli import run_stage
 from stages.common.downloads import pip_download
 from stages.common.errors import PipelineError
-from stages.common.files import replace_directory, save_weights
+from stages.common.files import read_yaml, replace_directory, save_weights
 from stages.common.paths import CHAT_TEMPLATE, USAGE, base_of
 from stages.common.tokenizers import SPECIAL_TOKENS, pre_tokenizer, train_bpe
 
@@ -134,7 +132,7 @@ def set_chat_template(out: Path, template: str) -> None:
 
 def usage_lines(path: Path) -> list[str]:
     """All command templates of data/usage.yaml, the text that the random model's tokenizer learns from."""
-    groups = yaml.safe_load(path.read_text(encoding="utf-8"))
+    groups = read_yaml(path)
     return [line for tools in groups.values() for lines in tools.values() for line in lines]
 
 

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +28,11 @@ from stages.common import config
 from stages.common.chat import CORRECT, system_prompt, user_text
 from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
-from stages.common.files import replace_file
+from stages.common.files import replace_file, scratch_directory
 from stages.common.golden import golden_inputs
 from stages.common.grammar import Grammar, build_grammars
 from stages.common.paths import GENERATED
-from stages.common.processes import die_with_parent
+from stages.common.processes import die_with_parent, worker_pool
 from stages.generating.rows import Example, ShellGenerator
 from stages.generating.tables import Tables, read_tables
 
@@ -138,7 +136,7 @@ def write_shells(params: config.DataParams, seed: int, task: str, folder: Path) 
     work = Work(tables, build_grammars(params.shells, tables.grammars), context.Value("q", 0))
     files = {shell: folder / f"{shell}.jsonl" for shell in params.shells}
     with (
-        ProcessPoolExecutor(os.cpu_count(), context, initializer=_start_worker, initargs=(work,)) as pool,
+        worker_pool(_start_worker, (work,)) as pool,
         tqdm(total=params.rows, desc="rows", unit="row") as bar,
     ):
         longest_first = sorted(files, key=lambda shell: -params.shells[shell])
@@ -149,8 +147,6 @@ def write_shells(params: config.DataParams, seed: int, task: str, folder: Path) 
             done, running = wait(running, timeout=0.5)
             bar.update(work.made.value - bar.n)
             for future in done:
-                if future.exception() is not None:
-                    pool.shutdown(cancel_futures=True)  # and wait: 3.11 prints a traceback of a pool left at exit
                 future.result()
         bar.update(params.rows - bar.n)
     return list(files.values())
@@ -158,9 +154,8 @@ def write_shells(params: config.DataParams, seed: int, task: str, folder: Path) 
 
 def main() -> None:
     """Write `data/generated.jsonl`."""
-    GENERATED.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".generating.partial-", dir=GENERATED.parent) as scratch:
-        files = write_shells(config.data_params(), config.seed(), config.task(), Path(scratch))
+    with scratch_directory(GENERATED.with_name("shells")) as scratch:
+        files = write_shells(config.data_params(), config.seed(), config.task(), scratch)
         with replace_file(GENERATED, "wb") as out:
             for path in files:
                 with path.open("rb") as part:

@@ -18,11 +18,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from stages.common.cli import run_stage
 from stages.common.config import DataParams, data_params, seed, task
-from stages.common.files import replace_directory, replace_file, write_json
+from stages.common.files import read_yaml, replace_directory, replace_file, write_json
 from stages.common.paths import (
     DATA_CARD,
     DATA_METRICS,
@@ -112,7 +110,7 @@ def write_card(
 ) -> None:
     """Write the data card and what its plots are drawn from."""
     everything = sum(tallies.values(), Tally(()))
-    weights = yaml.safe_load(MISTAKES.read_text(encoding="utf-8"))["weights"]
+    weights = read_yaml(MISTAKES)["weights"]
     typing = {kind: weight for kind, weight in weights.items() if kind in limits().kinds}
     tables = {
         "Shells": card.asked_and_found(everything, "shell", params.shells),

@@ -20,7 +20,7 @@ def root() -> Path:
 @pytest.fixture
 def worktree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the settings and the code, in which a test may write; the test runs inside it."""
-    for name in ("params.yaml", "dvc.yaml"):
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("configs", "stages", "kaggle"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

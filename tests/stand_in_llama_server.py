@@ -3,7 +3,8 @@
 Run as a program. Environment: `STAND_IN_ANSWERS` (a JSON file: user command -> answer; a command not in it is
 answered with itself), `STAND_IN_REQUESTS` (a JSONL file to which each request is appended), `STAND_IN_FAULT`:
 `load` (ends before it listens), `silent` (never listens), `die` (ends at the fifth request), `refuse` (HTTP 500
-always), `hiccup` (drops every third connection), `garble` (answers without content).
+always), `hiccup` (drops every third connection), `garble` (answers without content), `stall` (answers only what is
+asked one at a time, without reuse of the prefix).
 """
 
 import json
@@ -45,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
         if FAULT == "refuse":
             self.answer(500, {"error": {"message": "no slot"}})
             return
+        if FAULT == "stall" and body["cache_prompt"]:
+            time.sleep(60)
         command = USER_TURN.search(body["prompt"]).group(1)
         known = json.loads(Path(ANSWERS).read_text(encoding="utf-8")) if ANSWERS else {}
         self.answer(200, {} if FAULT == "garble" else {"content": known.get(command, command)})

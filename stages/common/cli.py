@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.common import inputs, interrupts
 from stages.common.errors import PipelineError
 
 _LOCKS = Path(".cache/locks")
@@ -57,12 +58,15 @@ def one_line(error: Exception) -> str:
 def run_stage(stage: str, main: Callable[[], None]) -> None:
     """Run a stage's `main` and end the process: 0 when it returns, one line and a status on an error it foresaw.
 
-    A `SystemExit` raised by `main` keeps its status. Any other exception is a defect of ours and keeps its
-    traceback.
+    A stage whose inputs were changed while it was at work has failed (`inputs.py`). A `SystemExit` raised by
+    `main` keeps its status. Any other exception is a defect of ours and keeps its traceback.
     """
+    interrupts.stop_in_order(stage)
     try:
         with stage_lock(stage):
             main()
+            inputs.require_unchanged(stage)
+        interrupts.ignore()
     except BrokenProcessPool:
         print(
             f"{stage}: error: a process of this stage was killed; free some memory and run again", file=sys.stderr
@@ -72,5 +76,5 @@ def run_stage(stage: str, main: Callable[[], None]) -> None:
         print(f"{stage}: error: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_status if isinstance(error, PipelineError) else 1)
     except KeyboardInterrupt:
-        print(f"{stage}: stopped; run again to go on", file=sys.stderr)
-        sys.exit(130)
+        interrupts.say_stopped(stage)
+        sys.exit(interrupts.STATUS)

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
+from stages.common.files import read_yaml
 from stages.common.paths import ModelPaths
 
 PARAMS = Path("params.yaml")
@@ -340,14 +340,7 @@ def _top(path: Path, known: set[str], name: str) -> Any:
 
 def _read(path: Path, known: set[str]) -> dict[str, Any]:
     """The file's top level, in which every key is known."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PipelineError(f"{path}: not there; run from the repository's root") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise PipelineError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise PipelineError(f"{path}: not a mapping of settings")
     for key in content:

@@ -14,9 +14,9 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rapidfuzz.distance import OSA
 
+from stages.common.files import read_yaml
 from stages.common.words import command_name, quoted_lines, simple_commands, unquote, words
 
 DANGER = Path("data/danger.yaml")
@@ -74,7 +74,7 @@ class DangerTable:
 @cache
 def danger_table(shell: str) -> DangerTable:
     """The table of one shell."""
-    content: dict[str, Any] = yaml.safe_load(DANGER.read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_yaml(DANGER)
     group = content["shells"][shell]
     fold = group != "posix"
 

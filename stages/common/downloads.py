@@ -2,11 +2,10 @@
 
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from stages.common.errors import PipelineError
-from stages.common.files import sha256_file
+from stages.common.files import scratch_directory, sha256_file
 from stages.common.paths import CACHE
 from stages.common.processes import run_tool
 
@@ -29,23 +28,22 @@ def pip_download(package: str, version: str, sha256: str, *, source: bool = Fals
             if sha256_file(file) == sha256:
                 return file
         shutil.rmtree(kept)
-    kept.parent.mkdir(parents=True, exist_ok=True)
     print(f"fetching {package} {version} from PyPI", flush=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as folder:
+    with scratch_directory(kept) as folder:
         form = "--no-binary" if source else "--only-binary"
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
         run_tool(
             [*argv, form, package, "--dest", folder, f"{package}=={version}"],
             what=f"fetching {package} {version} from PyPI",
         )
-        [file] = Path(folder).iterdir()
+        [file] = folder.iterdir()
         found = sha256_file(file)
         if found != sha256:
             raise PipelineError(
                 f"{file.name}: corrupted download: sha256 {found[:12]}… instead of {sha256[:12]}…; run again, and "
                 "if it comes again, look at your pip index"
             )
-        arrived = Path(folder, "whole")
+        arrived = folder / "whole"
         arrived.mkdir()
         file.rename(arrived / file.name)
         arrived.rename(kept)

@@ -1,9 +1,11 @@
 """Files that are either whole or absent: everything is written beside its name, then renamed over it."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -11,9 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from stages.common.errors import PipelineError
 
+FROM_GIT = "restore it from git, and run from the repository's root"
+FROM_REPRO = "run `dvc repro`, which makes it"
+
 _BLOCK = 1 << 20
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
+_JSON_KEY = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}]')
 
 
 def sha256_file(path: Path) -> str:
@@ -28,9 +37,35 @@ def sha256_file(path: Path) -> str:
 def _partial(path: Path) -> Path:
     """A new name beside `path`, after removing what killed runs left under such names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.partial-*"):
-        _remove(stale)
+    for found in path.parent.glob(f".{path.name}.partial-*"):
+        if _is_stale(found):
+            _remove(found)
     return path.parent / f".{path.name}.partial-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def _in_use(path: Path) -> Iterator[None]:
+    """Mark a partial file or directory as that of a running process, which its death takes back."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # its process has just finished
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -55,7 +90,7 @@ def replace_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     partial = _partial(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
-        with partial.open(mode, **text) as file:
+        with partial.open(mode, **text) as file, _in_use(partial):
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -70,9 +105,10 @@ def replace_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 def replace_directory(path: Path) -> Iterator[Path]:
     """Yield an empty directory that becomes `path` when the block ends well and vanishes when it does not."""
     partial = _partial(path)
-    partial.mkdir()
     try:
-        yield partial
+        partial.mkdir()
+        with _in_use(partial):
+            yield partial
         for file in partial.rglob("*"):
             if file.is_file():
                 _sync(file)
@@ -91,16 +127,120 @@ def write_json(path: Path, value: object) -> None:
         file.write(text + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or malformed one is a `PipelineError`."""
+@contextmanager
+def scratch_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `path` that is gone after the block; so are those of killed runs."""
+    scratch = _partial(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        scratch.mkdir()
+        with _in_use(scratch):
+            yield scratch
+    finally:
+        _remove(scratch)
+
+
+def read_json(path: Path, *, remedy: str = FROM_REPRO) -> Any:
+    """Read a JSON file in which no object has a key twice; `remedy` is what to do if it is not there.
+
+    Raises:
+        PipelineError: it is missing or malformed; names the line.
+    """
+    text = _read_text(path, remedy)
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except _TwiceError:
+        line, key = _second_key(text)
+        raise PipelineError(f"{path}:{line}: the key {key!r} is there twice; remove or merge one") from None
+    except json.JSONDecodeError as error:
+        raise PipelineError(f"{path}:{error.lineno}: not JSON: {error.msg}; correct or delete it") from None
+    except (RecursionError, ValueError) as error:  # brackets in brackets without end, a number of 5,000 digits
+        raise PipelineError(f"{path}: not JSON that can be read: {error}; correct or delete it") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file in which no mapping has a key twice; PyYAML itself would take the second without a word.
+
+    Raises:
+        PipelineError: it is missing or malformed; names the line.
+    """
+    text = _read_text(path, FROM_GIT)
+    loader = None
+    try:
+        loader = _YAML(text)
+        document = loader.get_single_node()
+        if document is None:
+            return None
+        _require_each_key_once(document, path)
+        return loader.construct_document(document)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise PipelineError(f"{path}{line}: not YAML: {reason}; correct the line") from None
+    except (RecursionError, ValueError) as error:  # a date in a 13th month
+        raise PipelineError(f"{path}: not YAML that can be read: {error}; correct it") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _read_text(path: Path, remedy: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise PipelineError(f"{path}: not there; run `dvc repro`, which makes it") from None
+        raise PipelineError(f"{path}: not there; {remedy}") from None
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise PipelineError(f"{path}:{error.lineno}: not JSON: {error.msg}; mend or delete it") from None
+
+
+def _require_each_key_once(document: yaml.Node, path: Path) -> None:
+    """Look through the nodes as they are written, before a merge key (`<<`) rightly adds what they override."""
+    waiting, looked_at = [document], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.ScalarNode) or id(node) in looked_at:
+            continue
+        looked_at.add(id(node))  # an alias is the node itself, and may be in itself
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+            continue
+        first: dict[tuple[str, str], yaml.Node] = {}
+        for key, value in node.value:
+            waiting.append(value)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (other := first.setdefault((key.tag, key.value), key)) is not key:
+                raise PipelineError(
+                    f"{path}:{key.start_mark.line + 1}: the key {key.value!r} is there twice, first in line "
+                    f"{other.start_mark.line + 1}; remove or merge one"
+                )
+
+
+class _TwiceError(ValueError):
+    """A key of a JSON object is there twice; where, the parser does not tell."""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError
+    return found
+
+
+def _second_key(text: str) -> tuple[int, str]:
+    """The line and the name of the first key that its object already has, in well-formed JSON."""
+    open_objects: list[set[str]] = []
+    for token in _JSON_KEY.finditer(text):
+        if token[0] == "{":
+            open_objects.append(set())
+        elif token[0] == "}":
+            open_objects.pop()
+        elif token[2]:
+            key = json.loads(token[1])
+            if key in open_objects[-1]:
+                return text.count("\n", 0, token.start()) + 1, key
+            open_objects[-1].add(key)
+    raise AssertionError("the parser found a key twice")
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -108,11 +248,14 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         lines = path.open("rb")
     except FileNotFoundError:
-        raise PipelineError(f"{path}: not there; run `dvc repro`, which makes it") from None
+        raise PipelineError(f"{path}: not there; {FROM_REPRO}") from None
     with lines:
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = json.loads(line.decode("utf-8"), object_pairs_hook=_each_key_once)
+            except _TwiceError:
+                key = _second_key(line.decode("utf-8"))[1]
+                raise PipelineError(f"{path}:{number}: the key {key!r} is there twice; correct the line") from None
             except UnicodeDecodeError as error:
                 raise PipelineError(
                     f"{path}:{number}: not UTF-8 at byte {error.start}; save the file as UTF-8"
@@ -121,6 +264,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise PipelineError(
                     f"{path}:{number}: not JSON: {error.msg} at column {error.colno}; mend or delete the line"
                 ) from None
+            except (RecursionError, ValueError) as error:
+                raise PipelineError(f"{path}:{number}: not JSON that can be read: {error}") from None
             if not isinstance(row, dict):
                 raise PipelineError(f"{path}:{number}: not a JSON object; one row is one object in braces")
             yield number, row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stages.common.chat import SHELLS
 from stages.common.errors import PipelineError
-from stages.common.files import read_json
+from stages.common.files import FROM_GIT, read_json
 from stages.common.paths import GOLDEN
 from stages.common.words import blanks_once
 
@@ -29,7 +29,7 @@ def golden_cases() -> list[GoldenCase]:
         PipelineError: the file is missing or malformed; it names the case.
     """
     cases = []
-    for number, entry in enumerate(read_json(GOLDEN), start=1):
+    for number, entry in enumerate(read_json(GOLDEN, remedy=FROM_GIT), start=1):
         match entry:
             case {
                 "shell": str(shell),

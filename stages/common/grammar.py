@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common.files import read_json
+from stages.common.files import FROM_GIT, read_json
 from stages.common.words import Wrappers, wrappers
 
 GRAMMARS = ("posix", "hand", "powershell", "cmd")
@@ -25,7 +25,7 @@ def system_of(shell: str) -> str:
 
 def read_grammars(folder: Path) -> dict[str, Mapping[str, Any]]:
     """The parsed files of `data/grammar/`: name without ending -> content; a bad one is a `PipelineError`."""
-    return {name: read_json(folder / f"{name}.json") for name in GRAMMARS}
+    return {name: read_json(folder / f"{name}.json", remedy=FROM_GIT) for name in GRAMMARS}
 
 
 @dataclass(frozen=True)

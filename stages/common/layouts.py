@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import yaml
+from stages.common.files import read_yaml
 
 SLIPS = Path("data/slips.yaml")
 
@@ -13,7 +13,7 @@ SLIPS = Path("data/slips.yaml")
 @cache
 def _layouts() -> dict[str, dict[str, str]]:
     """Layout -> {Latin key: what it types}, capitals included."""
-    table = yaml.safe_load(SLIPS.read_text(encoding="utf-8"))["layouts"]
+    table = read_yaml(SLIPS)["layouts"]
     return {
         name: {**keys, **{key.upper(): letter.upper() for key, letter in keys.items() if key.isalpha()}}
         for name, keys in table.items()

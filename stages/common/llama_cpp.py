@@ -19,13 +19,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.common.cli import run_stage
 from stages.common.downloads import pip_download
 from stages.common.errors import PipelineError
-from stages.common.files import replace_directory, replace_file
+from stages.common.files import read_yaml, replace_directory, replace_file
 from stages.common.paths import CACHE
 from stages.common.processes import PATIENT_THREADS, run_tool
 from stages.common.progress import follow_tool
@@ -80,7 +79,7 @@ class Recipe(BaseModel):
 def recipe() -> Recipe:
     """Read data/llama_cpp.yaml."""
     try:
-        return Recipe.model_validate(yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
+        return Recipe.model_validate(read_yaml(RECIPE))
     except ValidationError as error:
         first = error.errors()[0]
         raise PipelineError(f"{RECIPE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -3,19 +3,24 @@
 import contextlib
 import ctypes
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from stages.common.errors import PipelineError
 
 _DVC_RECORD = Path(".dvc/tmp/rwlock")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TERM_PATIENCE_S = 0.7  # what a program may take to end by itself; within that of interrupts.py
 
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "20000"}
 """Environment of programs whose OpenMP threads wait for each other: they spin for a moment, then sleep.
@@ -68,6 +73,66 @@ def die_with_dvc() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+@contextmanager
+def program(
+    argv: Sequence[str | os.PathLike[str]], *, what: str, **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """Run a program that ends with the block, and with it all that it has started.
+
+    It has a session of its own, so that a terminal's Ctrl-C goes to this process alone, and dies with it.
+    `options` are those of `subprocess.Popen`.
+
+    Raises:
+        PipelineError: it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in argv],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+            **options,
+        )
+    except OSError as error:
+        raise PipelineError(f"{what}: cannot start {argv[0]}: {error.strerror}") from None
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """End a program of a session of its own, and what it has started (a compiler of make's)."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_TERM_PATIENCE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def worker_pool(initializer: Callable[..., None], initargs: tuple = ()) -> Iterator[ProcessPoolExecutor]:
+    """Forked workers, one a core, which Ctrl-C does not reach and which are killed where the block fails."""
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(os.cpu_count(), context, initializer=initializer, initargs=initargs)
+    try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pool.submit(int).result()  # all are forked now, and keep the signal blocked
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield pool
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)  # and wait: 3.11 prints a traceback of a pool left at exit
+
+
 def run_tool(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -80,28 +145,27 @@ def run_tool(
     `what` names the work in the error ("quantizing to Q4_K_M"). A program that fails or is not there is a
     `PipelineError` with the last line it wrote.
     """
-    try:
-        done = subprocess.run(
-            [os.fspath(part) for part in argv],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=dict(env) if env is not None else None,
-            cwd=cwd,
-            preexec_fn=die_with_parent,
-        )
-    except OSError as error:
-        raise PipelineError(f"{what}: cannot start {argv[0]}: {error.strerror}") from None
-    if done.returncode != 0:
-        raise PipelineError(f"{what}: {Path(argv[0]).name} {_ending(done.returncode)}: {_last_line(done)}")
-    return done.stdout
+    with program(
+        argv,
+        what=what,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+    ) as process:
+        output, complaint = process.communicate()
+    if process.returncode != 0:
+        reason = _last_line(complaint or output)
+        raise PipelineError(f"{what}: {Path(argv[0]).name} {_ending(process.returncode)}: {reason}")
+    return output
 
 
 def _ending(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit status {code}"
 
 
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+def _last_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1] if lines else "it printed nothing"

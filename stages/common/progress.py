@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.common.errors import PipelineError
-from stages.common.processes import die_with_parent
+from stages.common.processes import program
 
 _FULL_BYTES = 4 << 20  # what is left of a disk on which a model's next tensor did not fit
 _TAIL = 1 << 12  # characters kept to find a counter that the pipe has cut in two
@@ -46,25 +46,16 @@ def follow_tool(
         OSError: it met a full disk (`ENOSPC`).
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        process = subprocess.Popen(
-            [os.fspath(part) for part in argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(env) if env is not None else None,
-            cwd=cwd,
-            pass_fds=tuple(keep_open),
-            preexec_fn=die_with_parent,
-        )
-    except OSError as error:
-        raise PipelineError(f"{what}: cannot start {argv[0]}: {error.strerror}") from None
-    try:
+    with program(
+        argv,
+        what=what,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+        pass_fds=tuple(keep_open),
+    ) as process:
         _show(process, what, counter, total, log)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait()
     output = log.read_text(encoding="utf-8", errors="replace")
     if process.returncode != 0:
         if "No space left on device" in output or (writes and _is_full(writes)):

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from stages.common.chat import STOP
 from stages.common.errors import PipelineError
 from stages.common.llama_cpp import llama_cpp_environment
-from stages.common.processes import die_with_parent
+from stages.common.processes import program
 
 PORT_VARIABLE = "LLAMA_SERVER_PORT"
 """Environment variable with a fixed port, for machines that forbid others; unset, the kernel picks a free one."""
@@ -28,7 +27,6 @@ PORT_VARIABLE = "LLAMA_SERVER_PORT"
 _HOST = "127.0.0.1"
 _LISTENING = re.compile(r"listening on https?://[^\s:]+:(\d+)")  # written once the model is loaded
 _POLL_S = 0.01
-_STOP_PATIENCE_S = 5.0
 _REQUEST_TIMEOUT_S = 300.0
 _ATTEMPTS = 3
 
@@ -98,10 +96,13 @@ class LlamaServer:
         `on_answer` is called once an answer, in their order. The first failure ends the rest.
         """
         answers = []
-        with ThreadPoolExecutor(max_workers=in_flight) as pool:
+        pool = ThreadPoolExecutor(max_workers=in_flight)
+        try:
             for answer in pool.map(lambda prompt: self.complete(prompt, max_tokens), prompts):
                 answers.append(answer)
                 on_answer()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # open requests end with the server, after a Ctrl-C too
         return answers
 
     def _post(self, path: str, body: str) -> tuple[int, bytes]:
@@ -145,12 +146,11 @@ def serve(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         started = time.monotonic()
-        process = _start(_command(executable, model, slots, context, port), stream)
-        try:
+        command = _command(executable, model, slots, context, port)
+        environment = llama_cpp_environment()
+        with program(command, what="llama-server", stdout=stream, stderr=stream, env=environment) as process:
             port = _wait_until_listening(process, log, port, started + start_timeout_s)
             yield LlamaServer(process, port, 1000 * (time.monotonic() - started), log)
-        finally:
-            _stop(process)
 
 
 def last_line(log: Path) -> str:
@@ -169,20 +169,6 @@ def _command(executable: Path, model: Path, slots: int, context: int, port: int)
         *("--cache-ram", "0"),
         *("--no-webui", "--log-colors", "off"),
     ]
-
-
-def _start(command: list[str], stream: IO[bytes]) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env=llama_cpp_environment(),
-            preexec_fn=die_with_parent,
-        )
-    except OSError as error:
-        raise PipelineError(f"cannot start {command[0]}: {error.strerror}") from None
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], log: Path, port: int, deadline: float) -> int:
@@ -211,15 +197,6 @@ def _fixed_port() -> int:
     if not (text.isdecimal() and 0 < int(text) < 65536):
         raise PipelineError(f"{PORT_VARIABLE}={text}: not a port; give a number from 1 to 65535 or unset it")
     return int(text)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=_STOP_PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _content(answer: bytes) -> str:

@@ -10,7 +10,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-import yaml
+from stages.common.files import read_yaml
 
 _QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*\""""
 _WORD = re.compile(
@@ -46,7 +46,7 @@ class Wrappers:
 @cache
 def wrappers(system: str | None = None) -> Wrappers:
     """Those of a system (posix, powershell, cmd); where none is given all that may run another command."""
-    content = yaml.safe_load(WRAPPERS.read_text(encoding="utf-8"))
+    content = read_yaml(WRAPPERS)
     by_system, valued = content["wrappers"], frozenset(content["valued"])
     if system is not None:
         names = frozenset(by_system[system])

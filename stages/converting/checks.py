@@ -4,7 +4,6 @@ import ast
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 
 from stages.common.chat import STOP
 from stages.common.errors import PipelineError
+from stages.common.files import scratch_directory
 from stages.common.llama_cpp import llama_cpp_environment
+from stages.common.paths import CACHE
 from stages.common.processes import run_tool
 
 PERPLEXITY_TOLERANCE = 0.02
@@ -129,8 +130,8 @@ def perplexity(model: Any, ids: list[int]) -> float:
 
 @contextmanager
 def _text_file(text: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "text.txt")
+    with scratch_directory(CACHE / "text") as folder:
+        path = folder / "text.txt"
         path.write_text(text, encoding="utf-8", newline="\n")
         yield path
 

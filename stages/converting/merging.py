@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import PipelineError
-from stages.common.files import save_weights
+from stages.common.files import read_json, save_weights
 
 MERGED_TOLERANCE = 1e-2
 """Largest difference of a logit that merging in fp32 may make; 1e-4 was measured, an adapter left out makes 1 and
@@ -83,7 +83,7 @@ def save_f16(model: Any, base: Path, out: Path) -> None:
     for path in base.iterdir():
         if path.is_file() and path.name.startswith(("tokenizer", "vocab", "merges", "chat_template", "special_")):
             shutil.copyfile(path, out / path.name)
-    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    settings = read_json(base / "config.json")
     settings.pop("torch_dtype", None)
     (out / "config.json").write_text(json.dumps({**settings, "dtype": "float16"}, indent=2), encoding="utf-8")
     weights = model.state_dict()

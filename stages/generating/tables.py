@@ -8,10 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from stages.common.errors import PipelineError
-from stages.common.files import read_json
+from stages.common.files import FROM_GIT, read_json, read_yaml
 from stages.common.grammar import read_grammars, system_of
 
 DATA = Path("data")
@@ -51,7 +48,7 @@ def read_tables(data: Path = DATA) -> Tables:
     names = tuple(field.name for field in fields(Tables) if field.name not in ("grammars", "popularity"))
     return Tables(
         grammars=read_grammars(data / "grammar"),
-        popularity=read_json(data / "popularity.json"),
+        popularity=read_json(data / "popularity.json", remedy=FROM_GIT),
         **{name: read_yaml(data / f"{name}.yaml") for name in names},
     )
 
@@ -128,15 +125,3 @@ def _weight(entry: float | Mapping[str, Any]) -> float:
 
 def _portable_tools(tables: Tables, shell: str) -> tuple[str, ...]:
     return () if system_of(shell) == "posix" else tuple(tables.sampling["portable"]["tools"])
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file; a missing or malformed one is a `PipelineError`."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        raise PipelineError(f"{path}: not there; restore it from git") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise PipelineError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}; mend the line") from None

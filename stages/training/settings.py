@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from stages.common.config import Positive, Section
 from stages.common.errors import PipelineError
+from stages.common.files import read_yaml
 
 DEFAULT = Path("stages/training/kaggle.yaml")
 
@@ -54,9 +54,7 @@ def kaggle_settings() -> KaggleSettings:
     """Read and check the settings; a bad key is a `PipelineError` that names it."""
     path = Path(os.environ.get("TRAIN_SETTINGS", DEFAULT))
     try:
-        return KaggleSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{path}: not YAML: {error}") from None
+        return KaggleSettings.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.common.errors import PipelineError
-from stages.common.processes import die_with_parent
+from stages.common.processes import die_with_parent, worker_pool
 from stages.validating.rows import Finding, Row, parse_line
 from stages.validating.rules import check_row
 
@@ -81,9 +81,10 @@ def read_and_judge(files: Sequence[Path], max_chars: int) -> tuple[list[Row], li
         judged = (judge(stretch, max_chars) for stretch in first)
     else:
         judged = _judge_on_all_cores(chain(first, work), sum(map(_size, files)), max_chars)
-    for of_stretch, found in judged:
-        rows += of_stretch
-        findings += found
+    with closing(judged):  # after a Ctrl-C as well, which comes while the pool waits for the next turn
+        for of_stretch, found in judged:
+            rows += of_stretch
+            findings += found
     return rows, findings
 
 
@@ -104,11 +105,9 @@ def _judge_on_all_cores(
 ) -> Iterator[tuple[list[Row], list[Finding]]]:
     """What `judge` says of each stretch, in their order, a few of them in memory at a time; `size` is in bytes."""
     cores = os.cpu_count() or 1
-    # a forked process has the tables that this one has read
-    context = multiprocessing.get_context("fork")
     running: deque[tuple[int, Future[tuple[list[Row], list[Finding]]]]] = deque()
     with (
-        ProcessPoolExecutor(cores, mp_context=context, initializer=die_with_parent) as pool,
+        worker_pool(die_with_parent) as pool,  # forked, so that each has the tables that this process has read
         tqdm(total=size or None, desc="rows judged", unit="B", unit_scale=True) as bar,
     ):
 

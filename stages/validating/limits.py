@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from stages.common.files import read_yaml
 
 LIMITS = Path("data/validation.yaml")
 PIECE = re.compile(r"[^\W\d_]+|\d+")
@@ -105,7 +105,7 @@ class Limits:
 @cache
 def limits() -> Limits:
     """Read once a process."""
-    content = yaml.safe_load(LIMITS.read_text(encoding="utf-8"))
+    content = read_yaml(LIMITS)
     return Limits(
         share_tolerance=content["share_tolerance"],
         printed=content["printed"],
@@ -163,8 +163,7 @@ def _shapes(entries: Mapping[str, Any]) -> Shapes:
 
 def _fixed_words(table: Path) -> Mapping[str, Sequence[frozenset[str]]]:
     """The runs of letters and digits in the answers of a table's entries, those of its slots apart."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    entries = yaml.load(table.read_text(encoding="utf-8"), Loader=loader)
+    entries = read_yaml(table)
     found: dict[str, list[frozenset[str]]] = {}
     for entry in entries:
         answers = [

@@ -6,11 +6,12 @@ import os
 import random
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from stages.common.files import scratch_directory
+from stages.common.paths import CACHE
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
@@ -31,11 +32,14 @@ def check_with_shells(rows: Sequence[Row], seed: int) -> Iterator[Finding]:
         if shutil.which(command[0]):
             own = [row for row in rows if row.shell == shell]
             sample += random.Random(f"{seed}:{shell}").sample(own, min(limits().shell_sample, len(own)))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        scripts = [Path(folder, str(number)) for number in range(len(sample))]
-        for row, complaint in zip(sample, pool.map(complaint_of, sample, scripts), strict=True):
-            if complaint is not None:
-                yield row.finding("syntax", f"{row.shell} itself refuses the answer ({complaint})")
+    with scratch_directory(CACHE / "scripts") as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        scripts = [folder / str(number) for number in range(len(sample))]
+        try:
+            for row, complaint in zip(sample, pool.map(complaint_of, sample, scripts), strict=True):
+                if complaint is not None:
+                    yield row.finding("syntax", f"{row.shell} itself refuses the answer ({complaint})")
+        finally:
+            pool.shutdown(cancel_futures=True)  # a Ctrl-C need not wait for the shells that have not begun
 
 
 def complaint_of(row: Row, script: Path) -> str | None:

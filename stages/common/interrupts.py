@@ -1,0 +1,77 @@
+"""Ctrl-C: one line and status 130 within two seconds, whatever a stage is at.
+
+A terminal sends SIGINT to all processes of its foreground group. Of ours only the stage itself takes it: the
+programs and workers that it starts are kept out of it (`processes.py`) and are ended by the stage on its way out.
+
+A `KeyboardInterrupt` is raised between two instructions of Python. A long call into C delays it and a `__del__`
+swallows it, so a thread waits for the signal as well and ends the process when the patience is over. What such an
+end leaves behind, the next run removes.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+STATUS = 130  # 128 + SIGINT, as shells count
+PATIENCE_S = 1.5
+
+_raised = threading.Event()
+_saying = threading.Lock()  # never released: who gets it prints the line
+
+
+def say_stopped(stage: str) -> None:
+    """Print the line, once a process."""
+    if _saying.acquire(blocking=False):
+        sys.stderr.flush()
+        os.write(2, f"{stage}: stopped; run again to go on\n".encode())
+
+
+def leave_at_once(stage: str) -> None:
+    """Until `stop_in_order` is called, Ctrl-C ends the process on the spot: it imports and has begun nothing."""
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        say_stopped(stage)
+        os._exit(STATUS)
+
+    if _can_be_interrupted():
+        signal.signal(signal.SIGINT, leave)
+
+
+def stop_in_order(stage: str) -> None:
+    """From now on the first Ctrl-C is a `KeyboardInterrupt`; further ones cannot cut short what it sets off."""
+    if not _can_be_interrupted():
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGINT, _raise_once)
+    # the C part of the handler writes to it at once, whatever the main thread is at
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_after_patience, args=(reader, stage), daemon=True).start()
+
+
+def ignore() -> None:
+    """The work is done and the process about to end well: Ctrl-C can stop nothing any more."""
+    if _can_be_interrupted():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _can_be_interrupted() -> bool:
+    """Not where it was started to ignore Ctrl-C (`nohup`, `&` in a script)."""
+    return signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+def _raise_once(_signal: int, _frame: FrameType | None) -> None:
+    if not _raised.is_set():
+        _raised.set()
+        raise KeyboardInterrupt
+
+
+def _end_after_patience(reader: int, stage: str) -> None:
+    while os.read(reader, 1) != bytes([signal.SIGINT]):
+        pass
+    time.sleep(PATIENCE_S)
+    say_stopped(stage)
+    os._exit(STATUS)
