@@ -63,7 +63,7 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
             "left_as_typed: [request]",
             "left_as_typed: [requests]",
             config.left_as_typed,
-            "configs/135m.yaml: left_as_typed.0: Input should be",
+            "configs/135m.yaml: left_as_typed.0: 'requests' is unknown; did you mean request?",
         ),
         (
             "configs/135m.yaml",
