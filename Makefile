@@ -2,47 +2,47 @@
 # make test    the whole test suite          make quick   only what takes seconds
 # make lint    ruff                          make grammar rebuild data/grammar from its npm packages
 # make rehearse  the whole way to Kaggle and back on this machine, without an account
-VENV := .venv
+#
+# make itself ends with 2 whatever failed; `python -m stages.gate check` ends with 0 on green, 1 on red, 2 where the
+# comparison with the baseline could not be made.
 PYTHON ?= python3
 # torch without CUDA; where this index cannot be reached, pip goes on with its own
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export DVC_NO_ANALYTICS := 1
+# A foreign PYTHONPATH or PYTHONHOME, PYTHONSAFEPATH, PYTHONOPTIMIZE, …: none of the user's settings of Python reach
+# ours but those that change no result. Its text is UTF-8, whatever the locale.
+unexport $(filter-out PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONUNBUFFERED,$(filter PYTHON%,$(.VARIABLES)))
+export PYTHONUTF8 := 1
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test quick lint grammar rehearse venv
 .DEFAULT_GOAL := repro
 
-venv: $(VENV)/installed
-
-# the stamp is written last, so that its existence means that the installation was whole
-$(VENV)/installed: requirements.txt constraints.txt
+venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is not Python 3.11 or newer; install one and run: make PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) has no venv module; on Debian: apt install python3-venv"; exit 1; }
-	@echo "installing pinned packages into $(VENV) (a few minutes once)"
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --retries 1 \
-	  --extra-index-url $(TORCH_INDEX) --constraint constraints.txt $$(grep '^torch==' requirements.txt)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
-	@touch $@
+	@$(PYTHON) -m stages.common.install
 
+# `python -m dvc` and not `dvc`: the first line of a script cannot name every folder, nor one that was moved
 repro: venv
 	python -m stages.common.config
 	python -m stages.common.llama_cpp
 	python -m stages.common.mend
-	dvc repro
+	python -m stages.gate refresh
+	python -m dvc repro
 	python -m stages.gate check
 
 # the tests of a file share what they make once, so a file stays in one process; in the order of their names, since the
 # longest, the pipeline's, are few, and would otherwise come last and alone
 test: venv
-	pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+	python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 quick: venv
-	pytest -m "not slow"
+	python -m pytest -m "not slow"
 
 lint: venv
-	ruff check .
-	ruff format --check .
+	python -m ruff check .
+	python -m ruff format --check .
 
 grammar: venv
 	python data/grammar/build/build.py

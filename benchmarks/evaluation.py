@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from stages.common.chat import DECODING
 from stages.common.cli import run_stage
 from stages.common.config import evaluate_params, model_paths, seed, task
 from stages.common.files import read_json
@@ -24,7 +25,8 @@ from stages.common.llama_cpp import llama_cpp_environment, tool
 from stages.common.paths import CACHE, TEST
 from stages.common.processes import run_tool
 from stages.common.server import serve
-from stages.evaluate import Case, context_for, predict, read_cases
+from stages.evaluate import context_for, predict, read_cases
+from stages.measuring.scores import Case
 
 ROUNDS = 3
 
@@ -75,14 +77,14 @@ def main() -> None:
         "--sample", type=int, default=120, help="how many of them the slow ways answer (default: 120)"
     )
     wanted = parser.parse_args()
-    params = evaluate_params()
+    params, decoding = evaluate_params(), DECODING[task()]
     paths = model_paths()
     model = paths.quants / next(iter(read_json(paths.quants / "quants.json").values()))
     cases = read_cases(TEST, wanted.cases, seed(), task())
     sample = random.Random(seed()).sample(cases, min(wanted.sample, len(cases)))
     completion = tool("llama-completion")
     log = CACHE / "logs/benchmark-llama-server.log"
-    context = context_for(cases, params.max_tokens)
+    context = context_for(cases, decoding.max_tokens)
     with serve(tool("llama-server"), model, slots=params.slots, context=context, log=log) as server:
 
         def evaluated(share: Sequence[Case]) -> None:
@@ -90,11 +92,11 @@ def main() -> None:
 
         def one_at_a_time(share: Sequence[Case]) -> None:
             for case in share:
-                server.complete(case.prompt, params.max_tokens, reuse_prefix=False)
+                server.complete(case.prompt, decoding, reuse_prefix=False)
 
         def one_process_each(share: Sequence[Case]) -> None:
             for case in share:
-                one_process(completion, model, case, params.max_tokens)
+                one_process(completion, model, case, decoding.max_tokens)
 
         rates = alternate(
             {

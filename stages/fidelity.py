@@ -1,8 +1,8 @@
 """How much of the f16 model survives quantization: perplexity and KL divergence of the answers of the test split.
 
 In: models/<size>/<task>/f16, models/<size>/<task>/quants, data/dataset/test.jsonl, `fidelity` and `seed` of
-params.yaml. Out: metrics/<size>/<task>/fidelity.json. Alone: `python -m stages.fidelity`; the tools' logs are then
-in .cache/logs/.
+params.yaml, `left_as_typed` of configs/<size>.yaml. Out: metrics/<size>/<task>/fidelity.json. Alone:
+`python -m stages.fidelity`; the tools' logs are then in .cache/logs/.
 
 llama-perplexity saves what the f16 and each quant expect of every token of a text: the test split in the
 format of training, cut into windows of `context` tokens, of each of which the second half is scored.
@@ -23,9 +23,9 @@ from pathlib import Path
 
 from gguf import GGUFReader, TokenType
 
-from stages.common.chat import STOP, render_turn
+from stages.common.chat import STOP, as_taught, render_turn
 from stages.common.cli import run_stage
-from stages.common.config import FidelityParams, fidelity_params, model_paths, seed
+from stages.common.config import FidelityParams, fidelity_params, left_as_typed, model_paths, seed, task
 from stages.common.errors import PipelineError
 from stages.common.files import read_json, read_jsonl, write_json
 from stages.common.llama_cpp import llama_cpp_environment, tool
@@ -103,15 +103,16 @@ def vocabulary_size(model: Path) -> int:
 
 
 def figures(f16: float, quants: Mapping[str, tuple[float, float]], tokens: int) -> dict[str, dict]:
-    """The metrics of the f16 and of each quant, `(perplexity, KL divergence)`; null for what is not finite."""
+    """The metrics of the f16 and of each quant, `(perplexity, KL divergence)`; null for what is not finite.
+
+    All are over the same `tokens`, so that their number is written down once.
+    """
     found: dict[str, dict] = {"f16": {"perplexity": _rounded(f16), "perplexity_tokens": tokens}}
     for quant, (of_quant, divergence) in quants.items():
         found[quant] = {
             "perplexity": _rounded(of_quant),
             "perplexity_ratio": _rounded(of_quant / f16 if f16 else math.nan),
-            "perplexity_tokens": tokens,
             "kl_divergence": _rounded(divergence),
-            "kl_divergence_tokens": tokens,
         }
     return found
 
@@ -197,7 +198,7 @@ def main() -> None:
     """Measure the size in hand."""
     params = fidelity_params()
     paths = model_paths()
-    rows = [row for _, row in read_jsonl(TEST)]
+    rows = [as_taught(row, task(), left_as_typed()) for _, row in read_jsonl(TEST)]
     random.Random(seed()).shuffle(rows)  # the windows are the first of the text: of all shells and families
     found = sorted(paths.f16.glob("*.gguf"))
     if len(found) != 1:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stages.common.chat import render_turn
+from stages.common.chat import Decoding, render_turn
 from stages.common.cli import run_stage
 from stages.common.config import model_card, model_paths, quantize_params, seed
 from stages.common.errors import PipelineError
@@ -97,7 +97,7 @@ def require_loadable(gguf: Path) -> None:
     if found := local_paths(metadata(gguf)):
         raise PipelineError(f"{gguf.name}: a local path in its metadata: {found[0]}")
     with serve(tool("llama-server"), gguf, slots=1, context=64, log=_LOGS / "load.log") as server:
-        server.complete("a", max_tokens=1)
+        server.complete("a", Decoding(max_tokens=1, stops=()))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from own_params import write_params
 from stand_in_kaggle import Account, StandInKaggle
 
 from stages.common.files import sha256_file
@@ -50,8 +51,7 @@ class Tree:
         self.signed_in = True
         for name in ("stages", "kaggle", "configs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("size: 135m", "size: tiny")
-        (folder / "params.yaml").write_text(params, encoding="utf-8")
+        write_params(folder, model_size="tiny")
         common = yaml.safe_load((ROOT / "stages/training/kaggle.yaml").read_text(encoding="utf-8"))
         self.settings = folder / "haste.yaml"
         self.settings.write_text(yaml.safe_dump({**common, **HASTE, **settings}), encoding="utf-8")

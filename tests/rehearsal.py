@@ -12,7 +12,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import yaml
 from kaggle_tree import ROOT, Tree
+from own_params import write_params
 from stand_in_kaggle import StandInKaggle, alice, serve
 
 ROWS = 6000  # fewer do not fill every family's share
@@ -41,12 +43,11 @@ def make_inputs(tree: Tree) -> None:
     )
     (tree.folder / "tests").mkdir()
     shutil.copy(ROOT / "tests/inference_test_cases.json", tree.folder / "tests")
-    for file, old, new in (
-        ("params.yaml", "rows: 150000", f"rows: {ROWS}"),
-        ("configs/tiny.yaml", "  examples: 1500", f"  examples: {EXAMPLES}"),
-    ):
-        path = tree.folder / file
-        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    write_params(tree.folder, model_size="tiny", data={"rows": ROWS})
+    path = tree.folder / "configs/tiny.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings["train"]["examples"] = EXAMPLES
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     for stage in ("generate", "validate", "base"):
         tell(f"$ python -m stages.{stage}")
         subprocess.run(

@@ -1,10 +1,10 @@
 """A stand-in for llama-server on loopback: its command line, its log line, `POST /completion`, its ways to fail.
 
 Run as a program. Environment: `STAND_IN_ANSWERS` (a JSON file: user command -> answer; a command not in it is
-answered with itself), `STAND_IN_REQUESTS` (a JSONL file to which each request is appended), `STAND_IN_FAULT`:
-`load` (ends before it listens), `silent` (never listens), `die` (ends at the fifth request), `refuse` (HTTP 500
-always), `hiccup` (drops every third connection), `garble` (answers without content), `stall` (answers only what is
-asked one at a time, without reuse of the prefix).
+answered with itself, and an answer of more than `n_predict` words is cut off), `STAND_IN_REQUESTS` (a JSONL file
+to which each request is appended), `STAND_IN_FAULT`: `load` (ends before it listens), `silent` (never listens),
+`die` (ends at the fifth request), `refuse` (HTTP 500 always), `hiccup` (drops every third connection), `garble`
+(answers without content), `stall` (answers only what is asked one at a time, without reuse of the prefix).
 """
 
 import json
@@ -50,7 +50,10 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(60)
         command = USER_TURN.search(body["prompt"]).group(1)
         known = json.loads(Path(ANSWERS).read_text(encoding="utf-8")) if ANSWERS else {}
-        self.answer(200, {} if FAULT == "garble" else {"content": known.get(command, command)})
+        words = known.get(command, command).split(" ")
+        limit = body["n_predict"]
+        completion = {"content": " ".join(words[:limit]), "stop_type": "limit" if len(words) > limit else "eos"}
+        self.answer(200, {} if FAULT == "garble" else completion)
 
     def answer(self, status: int, value: object) -> None:
         data = json.dumps(value).encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.ask import ask
-from stages.common.chat import render_prompt
+from stages.common.chat import Decoding, render_prompt
 
 STAND_IN = Path(__file__).with_name("stand_in_llama_server.py")
 
@@ -22,7 +22,10 @@ def test_a_line_is_asked_with_the_prompt_of_the_clients(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.gguf").write_bytes(b"")
 
-    assert ask(program, tmp_path / "model.gguf", render_prompt("zsh", "gti status"), 16) == "git status"
+    assert (
+        ask(program, tmp_path / "model.gguf", render_prompt("zsh", "gti status"), Decoding(16, ("\n",)))
+        == "git status"
+    )
 
     [request] = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
     assert request["prompt"] == render_prompt("zsh", "gti status")

@@ -1,6 +1,5 @@
 """The gate: each limit has a case that breaks it, and what cannot be measured or compared never passes."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,32 +9,40 @@ import pytest
 
 from stages.common.config import GateParams
 from stages.common.files import read_json, write_json
-from stages.gate import Baseline, judge, overall
+from stages.gate import judge, overall
+from stages.measuring.baseline import Baseline
 
 LIMITS = GateParams(
-    baseline="HEAD",
+    baseline="auto",
+    baseline_run_sd=0.0,
     exact_match_min=0.85,
     golden_exact_match_min=0.6,
+    promised_exact_match_min=1.0,
+    left_as_typed_min=0.9,
     perplexity_ratio_max=1.05,
     baseline_perplexity_ratio_max=1.05,
     kl_divergence_max=0.1,
     latency_p95_max_ms=500,
     changed_correct_rate_max=0.1,
     danger_added_rate_max=0.0,
+    runaway_rate_max=0.0,
 )
 GOOD = {
     "exact_match": 0.9,
     "exact_match_n": 1000,
     "golden_exact_match": 0.7,
+    "promised_exact_match": 1.0,
+    "left_as_typed_rate": 0.95,
     "perplexity": 5.0,
     "perplexity_ratio": 1.01,
     "kl_divergence": 0.01,
     "latency_p95_ms": 120.0,
     "changed_correct_rate": 0.02,
     "danger_added_rate": 0.0,
+    "runaway_rate": 0.0,
     "load_ms": 300.0,
 }
-BASELINE = Baseline("HEAD", {"exact_match": 0.87, "exact_match_n": 1000, "perplexity": 4.9})
+BASELINE = Baseline("auto", "c0ffee", {"exact_match": 0.87, "exact_match_n": 1000, "perplexity": 4.9})
 
 
 def verdicts(figures: dict, baseline: Baseline = BASELINE) -> dict[str, str]:
@@ -51,12 +58,15 @@ def test_good_figures_are_green() -> None:
     [
         ("exact_match", {"exact_match": 0.8499}),
         ("golden_exact_match", {"golden_exact_match": 0.59}),
+        ("promised_exact_match", {"promised_exact_match": 0.999}),
+        ("left_as_typed_rate", {"left_as_typed_rate": 0.89}),
         ("perplexity_ratio", {"perplexity_ratio": 1.06}),
         ("perplexity_vs_baseline", {"perplexity": 5.2}),
         ("kl_divergence", {"kl_divergence": 0.11}),
         ("latency_p95_ms", {"latency_p95_ms": 501}),
         ("changed_correct_rate", {"changed_correct_rate": 0.11}),
         ("danger_added_rate", {"danger_added_rate": 0.001}),
+        ("runaway_rate", {"runaway_rate": 0.001}),
         ("loads", {"load_ms": None}),
     ],
 )
@@ -72,33 +82,55 @@ def test_a_figure_that_was_not_measured_is_red(figure: str, value: object) -> No
 
 
 def test_a_loss_of_exact_match_beyond_the_noise_is_red() -> None:
-    better = Baseline("HEAD", {**BASELINE.figures, "exact_match": 0.9})
+    better = Baseline("auto", "c0ffee", {**BASELINE.figures, "exact_match": 0.9})
     assert verdicts({"exact_match": 0.88}, better)["exact_match_vs_baseline"] == "green"
     found = verdicts({"exact_match": 0.86}, better)
     assert [name for name, verdict in found.items() if verdict == "red"] == ["exact_match_vs_baseline"]
 
 
+def test_what_trainings_differ_by_anyway_is_no_loss() -> None:
+    better = Baseline("auto", "c0ffee", {**BASELINE.figures, "exact_match": 0.9})
+    for run_sd, verdict in ((0.0, "red"), (0.01, "green")):
+        limits = LIMITS.model_copy(update={"baseline_run_sd": run_sd})
+        [found] = [
+            gate
+            for gate in judge({**GOOD, "exact_match": 0.867}, better, limits)
+            if gate.name == "exact_match_vs_baseline"
+        ]
+        assert found.verdict == verdict
+    # 0.9 - 1.96 sqrt(0.9 x 0.1 / 1000 + 0.867 x 0.133 / 1000 + 2 x 0.01^2)
+    assert found.limit == ">= 0.8605"
+
+
 def test_without_a_baseline_only_the_limits_hold() -> None:
-    found = verdicts({}, Baseline("HEAD", {}))
+    found = verdicts({}, Baseline("auto"))
     assert found["exact_match_vs_baseline"] == found["perplexity_vs_baseline"] == "none"
-    assert overall(judge(GOOD, Baseline("HEAD", {}), LIMITS)) == "green"
+    assert overall(judge(GOOD, Baseline("auto"), LIMITS)) == "green"
 
 
 def test_a_baseline_that_cannot_be_read_is_no_pass() -> None:
-    unknown = Baseline("nowhere", {}, "unknown Git revision 'nowhere'")
+    unknown = Baseline("nowhere", problem="git knows no 'nowhere'")
     assert overall(judge(GOOD, unknown, LIMITS)) == "incomparable"
     assert overall(judge({**GOOD, "exact_match": 0.1}, unknown, LIMITS)) == "red"
 
 
 @pytest.fixture
 def project(worktree: Path) -> Path:
-    """A DVC repository whose first commit holds good figures of the size in hand."""
-    for command in ("git init -q", "dvc init -q", "git config user.name t", "git config user.email t@example.com"):
+    """A DVC repository whose first commit holds good figures of the size in hand, which the work tree betters."""
+    subprocess.run(["git", "init", "-q", "-b", "main"], check=True)
+    for command in ("dvc init -q", "git config user.name t", "git config user.email t@example.com"):
         subprocess.run(command.split(), check=True)
     figures(worktree, {})
-    for command in ("git add -A", "git commit -qm baseline"):
-        subprocess.run(command.split(), check=True)
+    commit("baseline")
+    figures(worktree, {"exact_match": 0.91})
     return worktree
+
+
+def commit(message: str) -> str:
+    """Commit everything; the commit's name."""
+    subprocess.run(["git", "add", "-A"], check=True)
+    subprocess.run(["git", "commit", "-qm", message], check=True)
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
 def figures(project: Path, changes: dict) -> None:
@@ -109,22 +141,78 @@ def figures(project: Path, changes: dict) -> None:
     write_json(project / "metrics/135m/correct/fidelity.json", {"f16": {"perplexity": 4.95}, "Q4_K_M": fidelity})
 
 
+def edit_params(old: str, new: str) -> None:
+    params = Path("params.yaml")
+    text = params.read_text(encoding="utf-8")
+    assert old in text
+    params.write_text(text.replace(old, new), encoding="utf-8")
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "stages.gate", *arguments], capture_output=True, text=True)
 
 
 def test_a_green_run_is_recorded_and_passes_the_check(project: Path) -> None:
     assert run().returncode == 0
-    assert read_json(project / "metrics/135m/correct/gate.json")["verdict"] == "green"
-    assert "| exact_match | 0.9 | >= 0.85 | - | green |" in (project / "metrics/135m/correct/gate.md").read_text()
+    folder = project / "metrics/135m/correct"
+    assert read_json(folder / "gate.json")["verdict"] == "green"
+    assert read_json(folder / "verdict.json") == {"verdict": "green"}
+    assert "| exact_match | 0.91 | >= 0.85 | - | green |" in (folder / "gate.md").read_text()
     assert run("check").returncode == 0
 
 
+def test_the_verdict_says_what_it_was_compared_with_and_how(project: Path) -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    run()
+    record = read_json(project / "metrics/135m/correct/gate.json")
+    assert record["baseline"] == {"revision": "auto", "commit": head, "problem": None}
+    shown = (project / "metrics/135m/correct/gate.md").read_text()
+    assert f"Compared with {head}." in shown
+    assert "samples of 1000 and 1000 rows, and of two trainings on other machines or with other seeds" in shown
+
+
+def test_committing_the_figures_changes_neither_verdict_nor_baseline(project: Path) -> None:
+    run()
+    before = (project / "metrics/135m/correct/gate.json").read_bytes()
+    commit("figures")
+    assert run("check").returncode == 0
+    run()
+    assert (project / "metrics/135m/correct/gate.json").read_bytes() == before
+    assert run("refresh").stdout == ""
+
+
+def test_a_verdict_whose_baseline_has_moved_is_exit_status_2_and_judged_again(project: Path) -> None:
+    edit_params("baseline_run_sd: 0.01", "baseline_run_sd: 0.0")
+    run()
+    figures(project, {"exact_match": 0.95})
+    other = commit("better figures")
+    figures(project, {"exact_match": 0.91})
+    checked = run("check")
+    assert checked.returncode == 2
+    assert f"and the baseline is {other[:9]} by now; run `make repro`" in checked.stderr
+    assert "`dvc repro` judges again" in run("refresh").stdout
+    assert not (project / "metrics/135m/correct/gate.json").exists()
+    run()
+    assert read_json(project / "metrics/135m/correct/gate.json")["baseline"]["commit"] == other
+    assert run("check").returncode == 1, "0.91 of 1,000 is significantly below 0.95"
+
+
+@pytest.mark.parametrize("content", ["{}", '{"verdict": ', '{"verdict": "green", "baseline": {}}'])
+def test_what_is_no_verdict_is_removed_before_dvc_judges_again(project: Path, content: str) -> None:
+    path = project / "metrics/135m/correct/gate.json"
+    path.write_text(content)
+    assert run("check").returncode == 2
+    assert run("refresh").returncode == 0
+    assert not path.exists()
+    assert run("refresh").stdout == ""
+
+
 def test_a_red_run_is_recorded_without_failing_and_fails_the_check(project: Path) -> None:
+    edit_params("baseline_run_sd: 0.01", "baseline_run_sd: 0.0")
     figures(project, {"exact_match": 0.86})
     assert run().returncode == 0
     gate = read_json(project / "metrics/135m/correct/gate.json")["gates"]["exact_match_vs_baseline"]
-    assert gate == {"value": 0.86, "limit": gate["limit"], "baseline": 0.9, "verdict": "red"}
+    assert (gate["value"], gate["baseline"], gate["verdict"]) == (0.86, 0.9, "red")
     checked = run("check")
     assert checked.returncode == 1
     assert "exact_match_vs_baseline" in checked.stderr
@@ -137,8 +225,7 @@ def test_a_null_figure_on_disk_is_red(project: Path) -> None:
 
 
 def test_an_unknown_baseline_is_exit_status_2(project: Path) -> None:
-    params = project / "params.yaml"
-    params.write_text(params.read_text().replace("baseline: HEAD", "baseline: no-such-branch"))
+    edit_params("baseline: auto", "baseline: no-such-branch")
     assert run().returncode == 0
     checked = run("check")
     assert checked.returncode == 2
@@ -155,21 +242,22 @@ def test_a_baseline_whose_figures_cannot_be_read_is_exit_status_2(project: Path,
     assert run().returncode == 0
     checked = run("check")
     assert checked.returncode == 2
-    assert "eval.json has no readable Q4_K_M.exact_match there" in checked.stderr
+    assert "eval.json has no readable Q4_K_M.exact_match in" in checked.stderr
 
 
 def test_a_project_without_a_readable_size_or_verdict_is_exit_status_2(project: Path) -> None:
     (project / "metrics/135m/correct/gate.json").write_text("{}")
     assert run("check").returncode == 2
-    params = project / "params.yaml"
-    params.write_text(params.read_text().replace("model_size: 135m", "model_size: 135n"))
+    edit_params("model_size: 135m", "model_size: 135n")
     assert run("check").returncode == 2
 
 
 def test_outside_git_the_comparison_cannot_be_made(project: Path) -> None:
     shutil.rmtree(project / ".git")
     assert run().returncode == 0
-    assert run("check").returncode == 2
+    checked = run("check")
+    assert checked.returncode == 2
+    assert "git clone" in checked.stderr
 
 
 def test_a_verdict_about_other_figures_is_exit_status_2(project: Path) -> None:
@@ -177,7 +265,7 @@ def test_a_verdict_about_other_figures_is_exit_status_2(project: Path) -> None:
     figures(project, {"exact_match": 0.95})
     checked = run("check")
     assert checked.returncode == 2
-    assert "dvc repro" in checked.stderr
+    assert "eval.json on disk; run `make repro`" in checked.stderr
 
 
 def test_a_missing_verdict_is_exit_status_2(project: Path) -> None:
@@ -191,7 +279,11 @@ def test_figures_that_are_not_json_fail_in_one_line(project: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_baseline_is_the_committed_one_even_if_nothing_changed(project: Path) -> None:
+def test_the_first_figures_are_compared_with_nothing(project: Path) -> None:
+    figures(project, {})
     run()
-    gates = json.loads((project / "metrics/135m/correct/gate.json").read_text())["gates"]
-    assert gates["perplexity_vs_baseline"]["baseline"] == GOOD["perplexity"]
+    record = read_json(project / "metrics/135m/correct/gate.json")
+    assert record["baseline"]["commit"] is None
+    assert record["gates"]["perplexity_vs_baseline"]["verdict"] == "none"
+    assert "Compared with nothing" in (project / "metrics/135m/correct/gate.md").read_text()
+    assert run("check").returncode == 0

@@ -30,7 +30,7 @@ PARAMS = DataParams(
     rows=2400,
     shells={"bash": 0.35, "zsh": 0.25, "powershell": 0.20, "cmd": 0.12, "fish": 0.05, "tcsh": 0.03},
     families={
-        "command": 0.18,
+        "command": 0.16,
         "subcommand": 0.15,
         "option": 0.17,
         "path": 0.07,
@@ -39,6 +39,7 @@ PARAMS = DataParams(
         "chain": 0.08,
         "request": 0.06,
         "correct": 0.12,
+        "unfixable": 0.02,
     },
     grammar_share=0.25,
     max_chars=100,

@@ -28,7 +28,7 @@ from stand_in_kaggle.effects import Refuse
 from stand_in_kaggle.faults import DOWNLOAD, STREAM, UPLOAD
 from stand_in_kaggle.messages import RPCS
 
-from stages.training.client import client_environment
+from stages.training.client import Kaggle, client_environment
 from stages.training.estimate import check_quota
 from stages.training.failures import BusyError, CallError, CredentialsError, QuotaError, RefusedError
 from stages.training.kaggle_calls import describe
@@ -480,6 +480,18 @@ def test_a_lost_machine_finds_its_second_session_though_the_first_one_was_delete
     done = tree.run()
     assert done.returncode == DONE, done.stdout
     assert kaggle.runs_started() == 2
+
+
+def test_drivers_that_start_at_once_on_a_new_machine_all_reach_the_client(tree: Tree):
+    """The client makes its folder at import, and fails where another process has just made it."""
+    new = tree.folder / "new/home"
+    drivers = [Kaggle(tree.environment, new) for _ in range(3)]
+    with ThreadPoolExecutor(len(drivers)) as pool:
+        answers = list(pool.map(lambda driver: driver.call("whoami", 30), drivers))
+    for driver in drivers:
+        driver.close()
+    assert answers == [{"username": tree.account.name}] * 3
+    assert not (Path(tree.environment["HOME"]) / ".config").exists()
 
 
 def test_a_full_disk_is_told_from_what_kaggle_sent():

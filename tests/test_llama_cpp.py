@@ -41,11 +41,13 @@ TOY = {
         cmake_minimum_required(VERSION 3.19)
         project(toy C CXX)
         set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-        add_executable(toy-tool toy.cpp)
-        add_executable(toy-extra toy.cpp)
+        file(GLOB SAID "said*.cpp")
+        add_executable(toy-tool toy.cpp ${SAID})
+        add_executable(toy-extra toy.cpp ${SAID})
         add_custom_target(pipeline-tools DEPENDS toy-tool)
     """,
-    "vendor/llama.cpp/toy.cpp": "#include <cstdio>\nint main() { puts(GREETING); }\n",
+    "vendor/llama.cpp/toy.cpp": "#include <cstdio>\nconst char *said();\nint main() { puts(said()); }\n",
+    "vendor/llama.cpp/said.cpp": "const char *said() { return GREETING; }\n",
     "vendor/llama.cpp/models/huge.bin": "test data of llama.cpp that nobody needs",
 }
 
@@ -80,7 +82,7 @@ def write_recipe(root: Path, sha256: str, flags: str = r"-DGREETING=\"hello\"") 
         "version": "1.0",
         "sha256": sha256,
         "source": "llama_cpp_python-1.0/vendor/llama.cpp",
-        "keep": ["CMakeLists.txt", "toy.cpp"],
+        "keep": ["CMakeLists.txt", "said.cpp", "toy.cpp"],
         "tools": ["toy-tool"],
         "cmake": {"CMAKE_CXX_FLAGS": flags},
     }
@@ -159,7 +161,7 @@ def test_a_killed_build_goes_on_and_takes_no_half_written_object_for_whole(toy, 
 
 
 def test_only_the_needed_part_of_the_source_is_unpacked(toy):
-    assert sorted(path.name for path in llama_cpp.source().iterdir()) == ["CMakeLists.txt", "toy.cpp"]
+    assert sorted(path.name for path in llama_cpp.source().iterdir()) == ["CMakeLists.txt", "said.cpp", "toy.cpp"]
 
 
 def test_a_moved_work_tree_builds_anew(toy, tmp_path_factory, monkeypatch):
@@ -171,6 +173,20 @@ def test_a_moved_work_tree_builds_anew(toy, tmp_path_factory, monkeypatch):
     extra = llama_cpp.tool("toy-extra")
 
     assert extra.is_relative_to(moved)
+
+
+@pytest.mark.parametrize("name", ["a[b", "ä b", "a*b;c#d:e$f"])
+def test_a_work_tree_of_any_name_builds(toy, monkeypatch, name):
+    named = toy / name
+    named.mkdir()
+    for part in ("data", "stages"):
+        (toy / part).rename(named / part)
+    monkeypatch.chdir(named)
+
+    program = llama_cpp.tool("toy-tool")
+
+    assert program.is_relative_to(named)
+    assert subprocess.run([program], capture_output=True, text=True).stdout == "hello\n"
 
 
 def test_a_corrupted_download_is_one_line_and_leaves_nothing(toy):
@@ -220,6 +236,20 @@ def test_a_failing_compilation_is_reported_by_the_compilers_own_words(toy):
         llama_cpp.tool("toy-tool")
 
     assert "\n" not in str(raised.value)
+
+
+def test_a_compiler_that_speaks_another_language_is_asked_for_english(toy, monkeypatch):
+    words = (
+        """case "$*" in *toy.cpp*) [ "$LC_ALL" = C ] && echo error: none || echo Fehler: keiner; exit 1;; esac"""
+    )
+    compiler = toy / "compiler"
+    compiler.write_text(f'#!/bin/sh\n{words}\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+
+    with pytest.raises(PipelineError, match="error: none"):
+        llama_cpp.tool("toy-tool")
 
 
 @pytest.mark.parametrize("place", [".", "bin", "build/bin"])

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.chat import render_prompt
+from stages.common.chat import CORRECT, DECODING, WIT, Decoding, render_prompt
 from stages.common.errors import PipelineError
 from stages.common.llama_cpp import llama_cpp_environment
-from stages.common.server import LlamaServer, serve
+from stages.common.server import Answer, LlamaServer, serve
 
 STAND_IN = Path(__file__).with_name("stand_in_llama_server.py")
+SHORT = Decoding(max_tokens=16, stops=("\n",))
 Start = Callable[..., AbstractContextManager[LlamaServer]]
 
 
@@ -64,17 +65,28 @@ def until(condition: Callable[[], bool]) -> bool:
 def test_it_answers_on_a_port_that_the_kernel_chose(start: Start):
     with start() as one, start() as other:
         assert one.port != other.port
-        assert one.complete(render_prompt("bash", "gti status"), 16) == "gti status"
+        assert one.complete(render_prompt("bash", "gti status"), SHORT) == Answer("gti status", cut_off=False)
         assert one.load_ms > 0
 
 
-def test_a_request_is_greedy_and_stops_where_the_clients_stop(start: Start, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("task", "tokens", "stops"), [(CORRECT, 128, ["<|im_end|>", "\n"]), (WIT, 256, ["<|im_end|>"])]
+)
+def test_a_request_is_greedy_and_stops_where_the_client_of_the_task_stops(
+    start: Start, tmp_path: Path, task: str, tokens: int, stops: list[str]
+):
     with start() as server:
-        server.complete(render_prompt("fish", "ls"), 99)
+        server.complete(render_prompt("fish", "ls"), DECODING[task])
     request = json.loads((tmp_path / "requests.jsonl").read_text())
     assert request["prompt"] == render_prompt("fish", "ls")
-    assert request["stop"] == ["<|im_end|>", "\n"]
-    assert (request["temperature"], request["top_k"], request["n_predict"]) == (0, 1, 99)
+    assert request["stop"] == stops
+    assert (request["temperature"], request["top_k"], request["n_predict"]) == (0, 1, tokens)
+
+
+def test_an_answer_that_ran_on_until_the_limit_is_told_from_one_that_ended(start: Start):
+    with start() as server:
+        answers = [server.complete(render_prompt("bash", "a b c"), Decoding(n, ())) for n in (2, 3)]
+    assert answers == [Answer("a b", cut_off=True), Answer("a b c", cut_off=False)]
 
 
 def test_many_requests_at_once_come_back_in_order(start: Start):
@@ -82,26 +94,26 @@ def test_many_requests_at_once_come_back_in_order(start: Start):
     counted = []
     with start() as server:
         prompts = [render_prompt("zsh", command) for command in commands]
-        answers = server.complete_all(prompts, 16, in_flight=8, on_answer=lambda: counted.append(1))
-    assert answers == commands
+        answers = server.complete_all(prompts, SHORT, in_flight=8, on_answer=lambda: counted.append(1))
+    assert [answer.text for answer in answers] == commands
     assert len(counted) == 250
 
 
 def test_a_dropped_connection_is_tried_again(start: Start):
     with start("hiccup") as server:
-        answers = [server.complete(render_prompt("bash", f"cd {number}"), 16) for number in range(4)]
-    assert answers == ["cd 0", "cd 1", "cd 2", "cd 3"]
+        answers = [server.complete(render_prompt("bash", f"cd {number}"), SHORT) for number in range(4)]
+    assert [answer.text for answer in answers] == ["cd 0", "cd 1", "cd 2", "cd 3"]
 
 
 def test_a_server_that_dies_at_work_is_an_error_with_its_last_words(start: Start):
     with start("die") as server, pytest.raises(PipelineError, match=r"status 3 .*out of memory"):
-        server.complete_all([render_prompt("cmd", f"dir {number}") for number in range(50)], 16, in_flight=4)
+        server.complete_all([render_prompt("cmd", f"dir {number}") for number in range(50)], SHORT, in_flight=4)
 
 
 @pytest.mark.parametrize(("fault", "message"), [("refuse", "HTTP 500"), ("garble", "than a completion")])
 def test_a_case_without_an_answer_is_an_error_and_not_a_wrong_answer(start: Start, fault: str, message: str):
     with start(fault) as server, pytest.raises(PipelineError, match=message):
-        server.complete(render_prompt("bash", "ls"), 16)
+        server.complete(render_prompt("bash", "ls"), SHORT)
 
 
 def test_a_model_that_does_not_load_is_an_error_with_the_last_line_of_the_log(start: Start):

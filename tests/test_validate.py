@@ -66,6 +66,10 @@ def content(shell="bash", before="git psuh", after="git push", **meta):
     }
 
 
+def unfixable(line: str, kind: str = "gibberish", shell: str = "bash") -> dict:
+    return content(shell, line, line, family="unfixable", kind=kind, tool=line.split()[0])
+
+
 def write(path: Path, rows: list) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
@@ -106,6 +110,10 @@ GOOD = [
     content("cmd", "dri /s C:\\logs", "dir /s C:\\logs"),
     content("zsh", "ls **/*.py(.)", "ls **/*.py(.)"),
     content("fish", "sudp reboot", "sudo reboot"),
+    unfixable("asdkjh qwe"),
+    unfixable("can paul come later"),
+    unfixable('{"total": 7} && } |'),
+    unfixable("frobnoctl sync --all", kind="unknown_program"),
 ]
 
 
@@ -148,6 +156,15 @@ BAD = [
     ("meta", "no command", content(tool="svn")),
     ("null", "nothing is corrected", content(before="git push", kind="omission", family="subcommand")),
     ("null", "changed", content(family="correct", kind="none")),
+    ("null", "changed", content(before="frobnoctl", family="unfixable", kind="unknown_program")),
+    ("meta", "does not go with", unfixable("frobnoctl sync", kind="none")),
+    ("meta", "does not go with", content(kind="gibberish")),
+    ("fixable", "git", unfixable("gti status", kind="unknown_program")),
+    ("fixable", "kubectl", unfixable("kubelct,", kind="gibberish")),
+    ("fixable", "get-process", unfixable("Get-Prcess -Id 7", kind="unknown_program", shell="powershell")),
+    ("fixable", "can may be meant as cal", unfixable("can do it", kind="gibberish")),
+    ("fixable", "find", unfixable("find out where they are", kind="gibberish")),
+    ("syntax", "no valid bash", unfixable("frobnoctl sync |", kind="unknown_program")),
     ("danger", "sudo", content(before="apt update", after="sudo apt update", tool="apt")),
     ("leftover", "{{", content("powershell", "gps | ? {{$_.CPU}}", "gps | ? {{$_.CPU}}")),
     ("leftover", "{{", content(before="awk '{{print}}' a.txt", after="awk '{{print}}' a.txt")),
@@ -310,7 +327,7 @@ def some_rows(count: int = 200) -> list[dict]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    tables = ("danger", "mistakes", "requests", "slips", "validation", "wrappers")
+    tables = ("danger", "mistakes", "requests", "slips", "unfixable", "validation", "wrappers")
     names = [f"data/{name}.yaml" for name in tables]
     for name in (*names, "tests/inference_test_cases.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -346,9 +363,9 @@ def test_the_stage_writes_four_splits_and_their_figures_the_same_each_time(proje
     figures = json.loads(first["metrics/data.json"])
     assert figures["rows"] == 200
     assert figures["exact_match_ceiling"] == 1
-    assert figures["splits"]["heldout"]["rows"] == 8
-    assert figures["splits"]["test"]["rows"] == figures["splits"]["valid"]["rows"] == 10
-    assert figures["shell_share"] == {"bash": 0.5, "zsh": 0.5}
+    rows = {split["split"]: split["rows"] for split in figures["splits"]}
+    assert (rows["heldout"], rows["test"], rows["valid"]) == (8, 10, 10)
+    assert figures["shell_shares"] == [{"name": "bash", "share": 0.5}, {"name": "zsh", "share": 0.5}]
     assert b"cargo" not in first["data/dataset/train.jsonl"]
     validate(project)
     assert outputs(project) == first

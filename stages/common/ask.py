@@ -9,9 +9,9 @@ In: the first quant of the size that params.yaml names, made by `dvc repro`. Out
 import argparse
 from pathlib import Path
 
-from stages.common.chat import SHELLS, render_prompt
+from stages.common.chat import DECODING, SHELLS, Decoding, render_prompt
 from stages.common.cli import run_stage
-from stages.common.config import evaluate_params, model_paths, task
+from stages.common.config import model_paths, task
 from stages.common.files import read_json
 from stages.common.llama_cpp import tool
 from stages.common.paths import CACHE
@@ -20,11 +20,11 @@ from stages.common.server import serve
 _CONTEXT = 1024
 
 
-def ask(executable: Path, model: Path, prompt: str, max_tokens: int) -> str:
+def ask(executable: Path, model: Path, prompt: str, decoding: Decoding) -> str:
     """What the model answers. Raises `PipelineError` where the server fails."""
     log = CACHE / "logs" / "ask.log"
     with serve(executable, model, slots=1, context=_CONTEXT, log=log) as server:
-        return server.complete(prompt, max_tokens).rstrip()
+        return server.complete(prompt, decoding).text.rstrip()
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     quants = model_paths().quants
     model = quants / next(iter(read_json(quants / "quants.json").values()))
     prompt = render_prompt(asked.shell, asked.line, task())
-    print(ask(tool("llama-server"), model, prompt, evaluate_params().max_tokens))
+    print(ask(tool("llama-server"), model, prompt, DECODING[task()]))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ that the client ran, a line each, their output in one line and cut.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 STOP = "<|im_end|>"
-"""Ends an answer; the clients also stop at a newline."""
+"""Ends a turn."""
 
 SHELLS = ("bash", "zsh", "powershell", "cmd", "fish", "tcsh")
 CORRECT, WIT = "correct", "wit"
@@ -18,6 +19,20 @@ TOOLS = ("which_binary", "list_similar", "help_output", "get_env_var", "man_page
 """What `wit` may have run."""
 OUTPUT_CHARS = 200
 """Of a tool's output as many characters are shown, then `...`."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How far a client lets the model write: to one of `stops`, or to `max_tokens` new tokens. Always greedy."""
+
+    max_tokens: int
+    stops: tuple[str, ...]
+
+
+DECODING = {
+    CORRECT: Decoding(max_tokens=128, stops=(STOP, "\n")),
+    WIT: Decoding(max_tokens=256, stops=(STOP,)),  # this client prints further lines, so a newline ends nothing
+}
 _SYSTEM = {
     CORRECT: "You are a shell command corrector for {shell}. Output only the corrected command.",
     WIT: "You are a shell command assistant for {shell}. Use the provided tool results to generate the correct "
@@ -82,6 +97,18 @@ def parse_user_text(task: str, text: str) -> tuple[str, tuple[ToolResult, ...]]:
             raise ValueError(f"holds a tool result that is not `- tool(argument): output`: {line[:80]!r}")
         results.append(ToolResult(result["tool"], result["argument"], result["output"]))
     return found["typed"], tuple(results)
+
+
+def as_taught(row: dict[str, Any], task: str, left: Collection[str]) -> dict[str, Any]:
+    """The row as a size learns it: the answer of a family in `left` is the typed line.
+
+    `show all files` => `ls -a`, a request, becomes `show all files` => `show all files`.
+    """
+    if row["meta"]["family"] not in left:
+        return row
+    system, user, assistant = row["messages"]
+    typed, _ = parse_user_text(task, user["content"])
+    return {**row, "messages": [system, user, {**assistant, "content": typed}]}
 
 
 def render_prompt(shell: str, command: str, task: str = CORRECT, results: Sequence[ToolResult] = ()) -> str:

@@ -25,9 +25,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Shell = Literal["bash", "zsh", "powershell", "cmd", "fish", "tcsh"]
 Family = Literal[
-    "command", "subcommand", "option", "path", "wrong_option", "syntax", "chain", "request", "correct"
+    "command",
+    "subcommand",
+    "option",
+    "path",
+    "wrong_option",
+    "syntax",
+    "chain",
+    "request",
+    "correct",
+    "unfixable",
 ]
-ALWAYS_AS_TYPED: tuple[Family, ...] = ("correct",)
+ALWAYS_AS_TYPED: tuple[Family, ...] = ("correct", "unfixable")
 """The families in which every size leaves the line as it is."""
 Task = Literal["correct", "wit"]
 Quant = Literal[
@@ -89,24 +98,27 @@ class EvaluateParams(Section):
     """`evaluate` in params.yaml."""
 
     slots: Annotated[int, Field(ge=1, le=256)]  # llama.cpp's LLAMA_MAX_SEQ
-    max_tokens: Positive
     latency_requests: Positive
     test_rows: Positive | None
     heldout_rows: Positive | None
 
 
 class GateParams(Section):
-    """`gate` in params.yaml: limits on the default quant, and the revision it is compared with."""
+    """`gate` in params.yaml: limits on the default quant, and what it is compared with."""
 
     baseline: str
+    baseline_run_sd: Share
     exact_match_min: Share
     golden_exact_match_min: Share
+    promised_exact_match_min: Share
+    left_as_typed_min: Share
     perplexity_ratio_max: Annotated[float, Field(gt=0)]
     baseline_perplexity_ratio_max: Annotated[float, Field(gt=0)]
     kl_divergence_max: Annotated[float, Field(gt=0)]
     latency_p95_max_ms: Annotated[float, Field(gt=0)]
     changed_correct_rate_max: Share
     danger_added_rate_max: Share
+    runaway_rate_max: Share
 
 
 class WheelBase(Section):

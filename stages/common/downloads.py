@@ -1,13 +1,88 @@
-"""Packages from PyPI, through pip (so that its index, proxy and certificate settings hold), verified by sha256."""
+"""pip, told apart from its environment: packages from PyPI, verified by sha256, and why it could not fetch one.
 
+pip's own settings for the index, the proxy and certificates hold (`pip config list`), those that would change what
+it does with a package do not. Imports nothing that has to be installed: `stages.common.install` needs it before.
+"""
+
+import os
+import platform
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from stages.common.errors import PipelineError
 from stages.common.files import scratch_directory, sha256_file
 from stages.common.paths import CACHE
-from stages.common.processes import run_tool
+from stages.common.processes import die_with_parent
+
+_UNWANTED = {
+    *("PIP_DRY_RUN", "PIP_IGNORE_REQUIRES_PYTHON", "PIP_NO_DEPS", "PIP_PREFIX", "PIP_PYTHON", "PIP_QUIET"),
+    *("PIP_REQUIREMENT", "PIP_REQUIRE_HASHES", "PIP_REQUIRE_VIRTUALENV", "PIP_ROOT", "PIP_TARGET", "PIP_USER"),
+    *("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUSERBASE", "PYTHONWARNINGS"),
+}
+"""Variables that send packages elsewhere, leave some out, or hide what pip says."""
+
+_NO_CONNECTION = re.compile(
+    r"connection broken by|Failed to establish a new connection|Max retries exceeded|Could not fetch URL"
+    r"|Failed to connect|timed out|not a trusted or secure host|ConnectionResetError|ProxyError|SSLError"
+)
+_CAUSE = re.compile(
+    r"\[Errno -?\d+\] ([\w ,-]+)|(certificate verify failed|not a trusted or secure host)"
+    r"|(Tunnel connection failed: [\w ]+)"
+)
+_NO_VERSION = re.compile(r"satisfies the requirement (\S+).*\(from versions: (.*)\)")
+
+
+def run_pip(*arguments: str | os.PathLike[str], python: Path | str = sys.executable, what: str) -> None:
+    """Run pip to its end, in the way that this project needs it.
+
+    Args:
+        what: the work, for the error ("fetching llama-cpp-python 0.3.36").
+
+    Raises:
+        PipelineError: it failed; one line says why.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+    if kept.get("PIP_RETRIES", "") == "0":
+        kept["PIP_RETRIES"] = "1"  # it mentions a broken connection only when it tries again
+    done = subprocess.run(
+        [python, "-I", "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**kept, "NO_COLOR": "1", "PIP_USER": "0"},
+        preexec_fn=die_with_parent,
+    )
+    if done.returncode != 0:
+        raise PipelineError(f"{what}: {why_pip_failed(done.stderr + done.stdout)}")
+
+
+def why_pip_failed(output: str) -> str:
+    """What pip's output means.
+
+    Where no index answers, pip warns of it and then reports "No matching distribution", as it does for a version
+    that does not exist. It is the first if pip has seen no version at all.
+    """
+    unreachable = _NO_CONNECTION.search(output)
+    causes = [next(filter(None, found)) for found in _CAUSE.findall(output)]
+    cause = f" ({causes[-1].strip()})" if causes else ""
+    missing = _NO_VERSION.search(output)
+    if unreachable and (missing is None or missing[2] == "none"):
+        return (
+            f"the package index could not be reached{cause}; check the network, the proxy (https_proxy) and pip's "
+            "index and certificate (`pip config list`), then run again"
+        )
+    if missing:
+        here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+        seen = "no version" if missing[2] == "none" else f"only {missing[2]}"
+        partly = f"; one of its indexes could not be reached{cause}" if unreachable else ""
+        return f"pip's index has no {missing[1]} for {here}, {seen}{partly}; look at `pip config list`"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return f"pip failed: {(errors or lines or ['it printed nothing'])[-1]}"
 
 
 def pip_download(package: str, version: str, sha256: str, *, source: bool = False) -> Path:
@@ -31,9 +106,8 @@ def pip_download(package: str, version: str, sha256: str, *, source: bool = Fals
     print(f"fetching {package} {version} from PyPI", flush=True)
     with scratch_directory(kept) as folder:
         form = "--no-binary" if source else "--only-binary"
-        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-        run_tool(
-            [*argv, form, package, "--dest", folder, f"{package}=={version}"],
+        run_pip(
+            *("download", "--no-deps", form, package, "--dest", folder, f"{package}=={version}"),
             what=f"fetching {package} {version} from PyPI",
         )
         [file] = folder.iterdir()

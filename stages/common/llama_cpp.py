@@ -14,8 +14,9 @@ import re
 import shutil
 import sys
 import tarfile
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +39,10 @@ _ROOT = CACHE / "llama.cpp"
 _CMAKE_MIN = (3, 19)  # cmake_language(DEFER)
 _PERCENT = re.compile(r"^\[ *(\d+)%\]", re.MULTILINE)
 _COMPILER_ERROR = re.compile(r"error[ :]|CMake Error|undefined reference|Killed")
+_ENGLISH = {"LC_ALL": "C"}  # what _COMPILER_ERROR looks for is translated elsewhere ("Fehler:")
+_PLAIN = re.compile(
+    r"[\w./ ,=@~+-]+"
+)  # in a path, cmake and make read other characters as patterns, lists, comments
 _IN_FLIGHT_S = 15.0  # longest time that a compiler or linker takes to write its output file
 _INSTALL = {
     "cmake": "cmake (Debian, Ubuntu: apt install cmake; Fedora: dnf install cmake; macOS: brew install cmake)",
@@ -174,20 +179,22 @@ def _build(wanted: Recipe, names: list[str], folder: Path, lock: int) -> None:
     cmake = _find_cmake()
     _require_make_and_compiler()
     build = folder / "build"
-    tree = _unpack(wanted).resolve()
-    _configure(cmake, wanted, tree, build, lock)
-    _discard_unfinished(build)
+    tree = _unpack(wanted)
     target = "pipeline-tools" if names[0] in wanted.tools else names[0]
     started = time.monotonic()
-    follow_tool(
-        ["make", "-C", build, f"-j{os.cpu_count()}", target],
-        what=f"building llama.cpp {wanted.version}",
-        counter=_PERCENT,
-        total=100,
-        log=folder / "build.log",
-        blame=_COMPILER_ERROR,
-        keep_open=[lock],
-    )
+    with _names_for_cmake() as named:
+        _configure(cmake, wanted, named(tree), named(build), named(HOOK), lock)
+        _discard_unfinished(build)
+        follow_tool(
+            ["make", "-C", named(build), f"-j{os.cpu_count()}", target],
+            what=f"building llama.cpp {wanted.version}",
+            counter=_PERCENT,
+            total=100,
+            log=folder / "build.log",
+            blame=_COMPILER_ERROR,
+            env={**os.environ, **_ENGLISH},
+            keep_open=[lock],
+        )
     for name in names:
         with (build / "bin" / name).open("rb") as program, replace_file(folder / "bin" / name, "wb") as installed:
             shutil.copyfileobj(program, installed)
@@ -197,10 +204,27 @@ def _build(wanted: Recipe, names: list[str], folder: Path, lock: int) -> None:
     )
 
 
-def _configure(cmake: str, wanted: Recipe, tree: Path, build: Path, lock: int) -> None:
+@contextmanager
+def _names_for_cmake() -> Iterator[Callable[[Path], Path]]:
+    """Yield what turns a path of the work tree into an absolute one that cmake reads as it is.
+
+    In a folder such as `a[b` cmake finds no sources by a pattern, or crashes. There the work tree gets a second,
+    plain name for the time of a build. cmake keeps absolute names, so the next build there starts from the start.
+    """
+    here = Path.cwd()
+    if all(_PLAIN.fullmatch(str(place)) for place in (here, _ROOT.resolve())):
+        yield Path.resolve
+        return
+    with tempfile.TemporaryDirectory(prefix="llama.cpp-") as folder:
+        alias = Path(folder, "tree")
+        alias.symlink_to(here)
+        yield alias.joinpath
+
+
+def _configure(cmake: str, wanted: Recipe, tree: Path, build: Path, hook: Path, lock: int) -> None:
     """Run cmake once for a build folder; one that was left half-configured, or was moved, starts anew."""
     configured = build / "configured"
-    here = f"{tree}\n{build.resolve()}\n"
+    here = f"{tree}\n{build}\n"
     if configured.is_file() and configured.read_text(encoding="utf-8") == here:
         return
     if build.exists():
@@ -209,13 +233,14 @@ def _configure(cmake: str, wanted: Recipe, tree: Path, build: Path, lock: int) -
         [
             *(cmake, "-S", tree, "-B", build, "-G", "Unix Makefiles"),
             *wanted.cmake_arguments(),
-            f"-DCMAKE_PROJECT_INCLUDE={HOOK.resolve()}",
+            f"-DCMAKE_PROJECT_INCLUDE={hook}",
         ],
         what="configuring llama.cpp",
         counter=_PERCENT,
         total=100,
         log=build.parent / "configure.log",
         blame=_COMPILER_ERROR,
+        env={**os.environ, **_ENGLISH},
         keep_open=[lock],
     )
     with replace_file(configured) as file:

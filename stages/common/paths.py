@@ -11,6 +11,7 @@ VALID = DATASET / "valid.jsonl"
 TEST = DATASET / "test.jsonl"
 HELDOUT = DATASET / "heldout.jsonl"
 GOLDEN = Path("tests/inference_test_cases.json")
+PROMISED = Path("data/promised.yaml")
 DATA_METRICS = Path("metrics/data.json")
 DATA_CARD = Path("data/card.md")
 DATA_PLOTS = Path("plots/data")

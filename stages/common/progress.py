@@ -1,4 +1,4 @@
-"""Long-running programs with a progress bar that reads the program's own output."""
+"""Progress bars: of a long-running program, by its own output, and of the answers to many requests."""
 
 import errno
 import os
@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,6 +18,34 @@ from stages.common.processes import program
 
 _FULL_BYTES = 4 << 20  # what is left of a disk on which a model's next tensor did not fit
 _TAIL = 1 << 12  # characters kept to find a counter that the pipe has cut in two
+
+
+class AnswerBar(tqdm):
+    """A bar of requests whose time left follows from the answers after the first `warm_up`; `?` until then.
+
+    The first answers of a server come late and at once: each slot reads its whole prompt first. Counted in, they
+    promised 2:35:02 for two minutes of work.
+    """
+
+    def __init__(self, *args: Any, warm_up: int, **options: Any) -> None:
+        self._warm_up = warm_up
+        self._warm: tuple[int, float] | None = None
+        super().__init__(*args, **options)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count `n` more answers."""
+        if self._warm is None and self.n + n >= self._warm_up:
+            self._warm = (self.n + n, time.monotonic())
+        return super().update(n)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What tqdm shows; a rate of 0 is shown as none."""
+        rate = 0.0
+        if self._warm is not None:
+            answers, since = self._warm
+            rate = (self.n - answers) / max(time.monotonic() - since, 1e-9)
+        return {**super().format_dict, "rate": rate}
 
 
 def follow_tool(

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.chat import STOP
+from stages.common.chat import Decoding
 from stages.common.errors import PipelineError
 from stages.common.llama_cpp import llama_cpp_environment
 from stages.common.processes import program
@@ -31,6 +32,14 @@ _REQUEST_TIMEOUT_S = 300.0
 _ATTEMPTS = 3
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote, and whether it came to an end by itself or was cut off after so many tokens."""
+
+    text: str
+    cut_off: bool
+
+
 class LlamaServer:
     """A running llama-server; safe to use from many threads, each of which keeps a connection of its own."""
 
@@ -43,8 +52,8 @@ class LlamaServer:
         self._log = log
         self._local = threading.local()
 
-    def complete(self, prompt: str, max_tokens: int, *, reuse_prefix: bool = True) -> str:
-        """The greedy answer to `prompt`: up to `<|im_end|>`, a newline, or `max_tokens` tokens.
+    def complete(self, prompt: str, decoding: Decoding, *, reuse_prefix: bool = True) -> Answer:
+        """The greedy answer to `prompt`, as far as a client would have it.
 
         Special tokens in the prompt are read as such. `reuse_prefix` lets a slot keep what the prompt shares with
         the one before it; batches of another size round differently, so a near-tie may then fall otherwise.
@@ -55,13 +64,13 @@ class LlamaServer:
         body = json.dumps(
             {
                 "prompt": prompt,
-                "n_predict": max_tokens,
+                "n_predict": decoding.max_tokens,
                 "temperature": 0,
                 "samplers": ["top_k"],
                 "top_k": 1,
-                "stop": [STOP, "\n"],
+                "stop": decoding.stops,
                 "cache_prompt": reuse_prefix,
-                "response_fields": ["content"],
+                "response_fields": ["content", "stop_type"],
             }
         )
         failure = ""
@@ -78,7 +87,7 @@ class LlamaServer:
                     ) from None
                 continue
             if status == 200:
-                return _content(answer)
+                return _answer(answer)
             failure = f"HTTP {status}: {answer.decode('utf-8', 'replace')[:200]}"
             if status < 500:
                 break
@@ -87,10 +96,10 @@ class LlamaServer:
     def complete_all(
         self,
         prompts: Sequence[str],
-        max_tokens: int,
+        decoding: Decoding,
         in_flight: int,
         on_answer: Callable[[], object] = lambda: None,
-    ) -> list[str]:
+    ) -> list[Answer]:
         """The answers to all prompts, in their order, with at most `in_flight` requests open at a time.
 
         `on_answer` is called once an answer, in their order. The first failure ends the rest.
@@ -98,7 +107,7 @@ class LlamaServer:
         answers = []
         pool = ThreadPoolExecutor(max_workers=in_flight)
         try:
-            for answer in pool.map(lambda prompt: self.complete(prompt, max_tokens), prompts):
+            for answer in pool.map(lambda prompt: self.complete(prompt, decoding), prompts):
                 answers.append(answer)
                 on_answer()
         finally:
@@ -199,12 +208,17 @@ def _fixed_port() -> int:
     return int(text)
 
 
-def _content(answer: bytes) -> str:
-    """The text of an answer; one that is not what `/completion` promises is an error, not an empty answer."""
+def _answer(answer: bytes) -> Answer:
+    """The parsed answer; one that is not what `/completion` promises is an error, not an empty answer.
+
+    `stop_type` is `eos` or `word` where the answer ended, `limit` where the tokens or the context ran out.
+    """
     try:
-        content = json.loads(answer)["content"]
-    except (ValueError, KeyError, TypeError):
-        content = None
-    if not isinstance(content, str):
-        raise PipelineError(f"llama-server answered something else than a completion: {answer[:200]!r}")
-    return content
+        completion = json.loads(answer)
+    except ValueError:
+        completion = None
+    match completion:
+        case {"content": str(text), "stop_type": "eos" | "word" | "limit" as stop}:
+            return Answer(text, cut_off=stop == "limit")
+        case _:
+            raise PipelineError(f"llama-server answered something else than a completion: {answer[:200]!r}")

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from stages.common.chat import CORRECT, WIT, ToolResult
-from stages.common.config import DataParams
+from stages.common.config import ALWAYS_AS_TYPED, DataParams
 from stages.common.danger import added_danger
 from stages.common.grammar import Grammar, system_of
 from stages.common.lines import COMMAND, SUBCOMMAND, Word, annotate
@@ -25,9 +25,11 @@ from stages.generating.sources import CommandPopularity, CorrectLines, known_com
 from stages.generating.tables import Tables
 from stages.generating.tool_results import tool_results
 from stages.generating.typos import Typos
+from stages.generating.unfixable import GIBBERISH, unfixable
 from stages.generating.wrong_options import WrongOptions, synonym_table
 
 NONE = "none"
+UNFIXABLE = "unfixable"
 TYPO = "typo"  # in data/slips.yaml: one of the typing kinds
 _TYPING = (*SINGLE, TWO_OPERATIONS)
 Mistake = Callable[[Random], str | None]
@@ -109,6 +111,7 @@ class ShellGenerator:
         )
         self._slips = Slips(tables.slips, grammar)
         self._requests = Requests(tables.requests, self._shell, tables.slots, tables.sampling["requests"], typist)
+        self._unfixable = unfixable(tables, grammar, popularity)
         self._wrong_subcommands = _inverted(tables.wrong_subcommands)
         self._slots = Slots(tables.slots)
         self._sample = lru_cache(maxsize=None)(self._sampled)
@@ -116,6 +119,7 @@ class ShellGenerator:
         self._kinds = Kinds(
             tables.mistakes,
             tables.slips["weights"],
+            tables.unfixable["kinds"],
             system_of(self._shell),
             {kind for kind in tables.slips["rewrites"] if not self._lines.fitting("chain", kind)},
         )
@@ -130,10 +134,18 @@ class ShellGenerator:
         for attempt in range(self._table["attempts"]):
             if attempt >= self._table["attempts_same_kind"]:
                 kind, is_heldout = self._kinds.draw(family, rng), False
-            made = self._request(kind, rng) if family == "request" else self._line(family, kind, is_heldout, rng)
-            if made is not None and self._is_new_and_safe(kind, made):
+            made = self._made(family, kind, is_heldout, rng)
+            if made is not None and self._is_new_and_safe(family, made):
                 return self._accept(kind, made, rng)
         return None
+
+    def _made(self, family: str, kind: str, is_heldout: bool, rng: Random) -> Mistaken | None:
+        """What is typed, and for what; None where the draw came to nothing."""
+        if family == "request":
+            return self._request(kind, rng)
+        if family == UNFIXABLE:
+            return self._left_alone(kind, rng)
+        return self._line(family, kind, is_heldout, rng)
 
     def _offers(self, family: str, kind: str, template: str) -> bool:
         """Whether a line of that template may have a place for the mistake."""
@@ -206,6 +218,17 @@ class ShellGenerator:
             return None
         return Mistaken(request.asked, draw, words, named_key(*request.origin), request.accept)
 
+    def _left_alone(self, kind: str, rng: Random) -> Mistaken | None:
+        """A line that nobody could fix."""
+        draw = self._unfixable.draw(kind, rng)
+        if draw is None or not self._has_room(draw):
+            return None
+        first = draw.line.split()[0]
+        words = (Word(first, 0, len(first), COMMAND),)  # no grammar has more to say of it
+        # lines of one template, whatever their words, stay in one split
+        group = named_key(draw.origin, kind) if kind == GIBBERISH else None
+        return Mistaken(draw.line, draw, words, group)
+
     def _has_room(self, draw: Draw) -> bool:
         """Whether the line is short enough and its template not yet in too many of the shell's rows."""
         return len(draw.line) <= self._params.max_chars and self._origins[draw.origin] < self._most_of_template
@@ -243,11 +266,11 @@ class ShellGenerator:
                     return line[: word.start] + rng.choice(found) + line[phrase[-1].end :]
         return None
 
-    def _is_new_and_safe(self, kind: str, made: Mistaken) -> bool:
+    def _is_new_and_safe(self, family: str, made: Mistaken) -> bool:
         typed, answer = made.typed, made.draw.line
         if blanks_once(typed) in self._typed or typed != typed.strip() or len(typed) > self._params.max_chars:
             return False
-        if len(answer) > self._params.max_chars or (typed == answer) != (kind == NONE):
+        if len(answer) > self._params.max_chars or (typed == answer) != (family in ALWAYS_AS_TYPED):
             return False
         return not added_danger(self._shell, typed, answer)
 
@@ -284,7 +307,12 @@ class Kinds:
     """Which kind of mistake a row gets, by family."""
 
     def __init__(
-        self, table: Mapping[str, Any], slips: Mapping[str, Any], system: str, impossible: set[str]
+        self,
+        table: Mapping[str, Any],
+        slips: Mapping[str, Any],
+        unfixable: Mapping[str, float],
+        system: str,
+        impossible: set[str],
     ) -> None:
         """`impossible`: kinds of slips for which the shell has no line."""
         self._typing = Weighted(table["weights"])
@@ -292,6 +320,7 @@ class Kinds:
         structural = {**table["structural"], **table["structural_by_shell"].get(system, {})}
         self._structural = {family: Weighted(kinds) for family, kinds in structural.items()}
         self._wrong_option = Weighted(table["wrong_option"][system])
+        self._unfixable = Weighted(unfixable)
         self._slips = {
             family: Weighted({k: weight for k, weight in systems[system].items() if k not in impossible})
             for family, systems in slips.items()
@@ -301,6 +330,8 @@ class Kinds:
         """A kind, in the shares of `data/mistakes.yaml` and `data/slips.yaml`."""
         if family == "correct":
             return NONE
+        if family == UNFIXABLE:
+            return self._unfixable.draw(rng)
         if family == "wrong_option":
             return self._wrong_option.draw(rng)
         if family in self._slips:

@@ -41,6 +41,7 @@ class Tables:
     chains: Mapping[str, Any]
     requests: Sequence[Mapping[str, Any]]
     tool_results: Mapping[str, Any]
+    unfixable: Mapping[str, Any]
 
 
 def read_tables(data: Path = DATA) -> Tables:

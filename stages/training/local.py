@@ -1,12 +1,11 @@
 """Training on this machine: the trainer as a subprocess."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from stages.common.errors import PipelineError
-from stages.common.processes import PATIENT_THREADS, die_with_parent
+from stages.common.processes import PATIENT_THREADS, program
 
 TRAINER = Path("kaggle/train_lora.py")
 
@@ -24,24 +23,19 @@ ENVIRONMENT = {
 def train_locally(description: Path) -> None:
     """Run the trainer here to its end; its progress and its one-line errors go to this process's stderr.
 
-    A Ctrl-C in a terminal reaches this process alone: it ends the trainer, whose last checkpoint stays.
+    Ctrl-C ends it at once; its last checkpoint stays.
 
     Raises:
         PipelineError: it was killed.
         SystemExit: it failed, and has said why.
     """
-    trainer = subprocess.Popen(
-        [sys.executable, str(TRAINER), str(description)],
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **ENVIRONMENT},
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-    )
-    try:
-        status = trainer.wait()
-    finally:
-        trainer.kill()  # of no effect on one that has ended; a checkpoint being written has another name
-        trainer.wait()
+    argv = [sys.executable, TRAINER, description]
+    with program(argv, what="training", env={**os.environ, **ENVIRONMENT}) as trainer:
+        try:
+            status = trainer.wait()
+        except KeyboardInterrupt:
+            print(file=sys.stderr)  # the trainer's progress bar has no end of line
+            raise
     if status < 0:
         raise PipelineError(
             f"the trainer was killed by signal {-status} (9 is often a lack of memory); "

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
 from stages.common.grammar import Grammar, build_grammars, read_grammars, system_of
 from stages.common.lines import COMMAND, FLAGS, OPERATOR, OPTION, SUBCOMMAND, VALUE, Word, annotate
 from stages.validating.limits import limits
@@ -18,6 +21,7 @@ from stages.validating.rows import Finding, Row
 _TABLES = Path("data/grammar")
 _MARKS = re.compile(r"[=:|&;<>()]")
 """What may stand beside a word without a blank."""
+_LETTERS_WITHIN = re.compile(r"[^\W_](?:.*[^\W_])?")
 _NATIVE = ("cmd", "psscriptanalyzer")
 """Sources of what only the Windows shells have."""
 
@@ -89,9 +93,24 @@ def _vocabulary(system: str) -> frozenset[str]:
     return frozenset(map(str.lower, words) if grammar.fold else words)
 
 
+def nearest_command(word: str, system: str, edits: int) -> str | None:
+    """The command that lies nearest to a word, marks around it and capitals apart, within so many edits."""
+    found = _LETTERS_WITHIN.search(word.casefold())
+    if found is None:
+        return None
+    near = process.extractOne(found.group(), _command_names(system), scorer=OSA.distance, score_cutoff=edits)
+    return near[0] if near else None
+
+
+@cache
+def _command_names(system: str) -> tuple[str, ...]:
+    """All commands of a system in lower case."""
+    return tuple(sorted({name.casefold() for name in grammars_by_system()[system].commands}))
+
+
 def look_up(rows: Sequence[Row], grammars: Mapping[str, Grammar], seed: int) -> Looked:
     """Look up a seeded sample of the answers that the model is to write (not of lines that stay as they are)."""
-    written = [row for row in rows if row.meta.get("family") != limits().unchanged_family]
+    written = [row for row in rows if row.family not in limits().unchanged]
     sample = random.Random(f"{seed}:known").sample(written, min(limits().known_sample, len(written)))
     looked = Looked(answers=len(sample))
     for row in sample:

@@ -12,6 +12,7 @@ from typing import Any
 from stages.common.files import read_yaml
 
 LIMITS = Path("data/validation.yaml")
+UNFIXABLE = Path("data/unfixable.yaml")
 PIECE = re.compile(r"[^\W\d_]+|\d+")
 _SLOT = re.compile(r"\{[a-z][a-z_]*\d?\}")
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
@@ -60,8 +61,16 @@ class Limits:
     printed: int
     families: frozenset[str]
     kinds: frozenset[str]
-    unchanged_family: str
-    unchanged_kind: str
+    unchanged: frozenset[str]
+    """Families in which the answer is what was typed."""
+    unchanged_kinds: Mapping[str, str]
+    """Kind -> the family of those that alone has it."""
+    no_command_kinds: frozenset[str]
+    """Kinds of lines that are no command of any shell."""
+    unfixable_edits: int
+    """The first word of an unfixable line is further than this from every command."""
+    sentence_words: int
+    """Gibberish of so many words is read as a sentence, which nobody takes for a mistyped command."""
     split_shares: Mapping[str, float]
     group_share_max: float
     group_rows_any: int
@@ -106,13 +115,17 @@ class Limits:
 def limits() -> Limits:
     """Read once a process."""
     content = read_yaml(LIMITS)
+    unfixable = read_yaml(UNFIXABLE)
     return Limits(
         share_tolerance=content["share_tolerance"],
         printed=content["printed"],
         families=frozenset(content["families"]),
         kinds=frozenset(content["kinds"]),
-        unchanged_family=content["unchanged_family"],
-        unchanged_kind=content["unchanged_kind"],
+        unchanged=frozenset(content["unchanged"]),
+        unchanged_kinds={kind: family for family, kinds in content["unchanged"].items() for kind in kinds},
+        no_command_kinds=frozenset(content["no_command_kinds"]),
+        unfixable_edits=unfixable["edits"],
+        sentence_words=unfixable["sentence_words"],
         split_shares=content["split"]["shares"],
         group_share_max=content["split"]["group_share_max"],
         group_rows_any=content["split"]["group_rows_any"],

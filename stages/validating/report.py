@@ -20,8 +20,8 @@ from stages.validating.tally import Tally
 
 REPORT = CACHE / "validate-report.jsonl"
 WORST_FIRST = [
-    "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "mistyped", "leftover",
-    "invented", "foreign", "grammar", "syntax", "edits", "form", "duplicate", "meta", "split", "size",
+    "utf-8", "json", "schema", "danger", "private", "golden", "contradiction", "null", "mistyped", "fixable",
+    "leftover", "invented", "foreign", "grammar", "syntax", "edits", "form", "duplicate", "meta", "split", "size",
     "repetition", "shares",
 ]  # fmt: skip
 """Unreadable first, then what would teach the model harm, then what would teach it nonsense, then bookkeeping."""
@@ -57,7 +57,8 @@ def figures(
 ) -> dict[str, Any]:
     """What `metrics/data.json` holds, out of the splits' tallies: counts, shares (0 to 1), characters.
 
-    `ceiling`: the highest exact match that the test split admits.
+    `ceiling`: the highest exact match that the test split admits. The splits and the shares of each shell, family,
+    kind, source and operator are lists, since dvc shows every number in a mapping as a column, but none in a list.
     """
     everything = sum(tallies.values(), Tally(()))
     lengths = sorted(everything.lengths.elements())
@@ -72,13 +73,14 @@ def figures(
         "chars_mean": round(statistics.fmean(lengths), 2),
         "chars_p95": lengths[math.ceil(0.95 * len(lengths)) - 1],
         "chars_max": lengths[-1],
-        "splits": {name: {"rows": tally.rows, "groups": tally.groups} for name, tally in tallies.items()},
-        **{f"{key}_share": _shares(everything, key) for key in ("shell", "family", "kind", "source")},
-        "operator_share": {
-            name: round(count / everything.chained, 5) for name, count in sorted(everything.operators.items())
+        "splits": [{"split": name, "rows": tally.rows, "groups": tally.groups} for name, tally in tallies.items()],
+        **{
+            f"{key}_shares": _shares(everything.of(key), everything.rows)
+            for key in ("shell", "family", "kind", "source")
         },
+        "operator_shares": _shares(everything.operators, everything.chained),
     }
 
 
-def _shares(tally: Tally, key: str) -> dict[str, float]:
-    return {value: round(count / tally.rows, 5) for value, count in sorted(tally.of(key).items())}
+def _shares(counts: Mapping[str, int], of: int) -> list[dict[str, Any]]:
+    return [{"name": name, "share": round(count / of, 5)} for name, count in sorted(counts.items())]

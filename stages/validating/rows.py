@@ -15,6 +15,7 @@ import orjson
 from stages.common.chat import CORRECT, SHELLS, TASKS, ToolResult, parse_user_text, system_prompt
 from stages.common.words import blanks_once, operators, words
 from stages.validating.answers import read_answer
+from stages.validating.limits import limits
 from stages.validating.skeleton import skeleton
 
 _CONTENTS = 3
@@ -78,8 +79,8 @@ class Row:
 
     @cached_property
     def operators(self) -> frozenset[str]:
-        """The operators of the answer."""
-        return frozenset(operators(self.after))
+        """The operators of the answer; none where it is no command."""
+        return frozenset() if self.kind in limits().no_command_kinds else frozenset(operators(self.after))
 
     @property
     def family(self) -> str:

@@ -18,7 +18,7 @@ from stages.common.grammar import system_of
 from stages.common.layouts import latin
 from stages.common.words import command_name, words
 from stages.validating.answers import read_answer
-from stages.validating.known import known_at
+from stages.validating.known import known_at, nearest_command
 from stages.validating.limits import PIECE, command_key, limits
 from stages.validating.rows import Finding, Row
 
@@ -35,6 +35,7 @@ _OPTIONAL_META = "accept"
 _KNOWN_META = frozenset([*META, _OPTIONAL_META])
 _QUOTED = "quoted"
 _REQUEST = "request"
+_UNFIXABLE = "unfixable"
 _ESCAPE = re.compile(r"\\[bdswBDSW]")
 _SPACES_AND_QUOTES = re.compile(r"[\s\"']+")
 
@@ -100,7 +101,8 @@ def meta(row: Row, max_chars: int) -> Iterator[str]:
         yield f"meta.kind {said['kind']!r} is unknown"
     if said["kind"] == _REQUEST and said["family"] != _REQUEST:
         yield f"meta.kind {said['kind']!r} does not go with meta.family {said['family']!r}"
-    if (said["kind"] == limits().unchanged_kind) != (said["family"] == limits().unchanged_family):
+    of_kind = limits().unchanged_kinds.get(said["kind"])
+    if of_kind != (said["family"] if said["family"] in limits().unchanged else None):
         yield f"meta.kind {said['kind']!r} does not go with meta.family {said['family']!r}"
     accept = said.get(_OPTIONAL_META, [])
     if not (isinstance(accept, list) and all(isinstance(other, str) and other.strip() for other in accept)):
@@ -114,13 +116,14 @@ def meta(row: Row, max_chars: int) -> Iterator[str]:
 
 
 def null(row: Row, max_chars: int) -> Iterator[str]:
-    """An answer equals its input in the already-correct family, and nowhere else."""
+    """An answer equals its input in the families of lines that stay as they are, and nowhere else."""
     family = row.meta.get("family")
     if family is None:
         return
-    if family == limits().unchanged_family and row.before != row.after:
-        yield "changed, in the family of lines that stay as they are"
-    elif family != limits().unchanged_family and row.before in row.answers:
+    is_unchanged = row.family in limits().unchanged
+    if is_unchanged and row.before != row.after:
+        yield "changed, in a family of lines that stay as they are"
+    elif not is_unchanged and row.before in row.answers:
         yield f"nothing is corrected, in family {family!r}"
 
 
@@ -145,8 +148,21 @@ def mistyped(row: Row, max_chars: int) -> Iterator[str]:
         yield f"there is {found}, which makes it no {kind}"
 
 
+def fixable(row: Row, max_chars: int) -> Iterator[str]:
+    """The first word of an unfixable line is far from every command: else somebody could fix it."""
+    if row.family != _UNFIXABLE or not row.shell:
+        return
+    typed = row.before.split()
+    is_sentence = row.kind in limits().no_command_kinds and len(typed) >= limits().sentence_words
+    edits = 0 if is_sentence else limits().unfixable_edits
+    if typed and (near := nearest_command(typed[0], system_of(row.shell), edits)):
+        yield f"{typed[0]} may be meant as {near}, so that somebody could fix the line"
+
+
 def foreign(row: Row, max_chars: int) -> Iterator[str]:
     """An answer is in its shell's language, not in another one's."""
+    if row.kind in limits().no_command_kinds:
+        return
     for answer in row.answers:
         if found := read_answer(row.shell, answer).foreign:
             yield f"the answer holds {found!r}, which is not {row.shell}'s language"
@@ -255,6 +271,8 @@ def _squeeze(text: str) -> str:
 
 def syntax(row: Row, max_chars: int) -> Iterator[str]:
     """An answer parses in its shell."""
+    if row.kind in limits().no_command_kinds:
+        return
     for answer in row.answers:
         if not read_answer(row.shell, answer).parses:
             yield f"the answer is no valid {row.shell}" + (f": {answer}" if answer != row.after else "")
@@ -287,6 +305,7 @@ ROW_RULES: dict[str, Rule] = {
     "leftover": leftover,
     "invented": invented,
     "mistyped": mistyped,
+    "fixable": fixable,
     "foreign": foreign,
     "syntax": syntax,
     "form": form,

@@ -30,7 +30,7 @@ def check_with_shells(rows: Sequence[Row], seed: int) -> Iterator[Finding]:
     sample: list[Row] = []
     for shell, command in READ_ONLY.items():
         if shutil.which(command[0]):
-            own = [row for row in rows if row.shell == shell]
+            own = [row for row in rows if row.shell == shell and row.kind not in limits().no_command_kinds]
             sample += random.Random(f"{seed}:{shell}").sample(own, min(limits().shell_sample, len(own)))
     with scratch_directory(CACHE / "scripts") as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         scripts = [folder / str(number) for number in range(len(sample))]

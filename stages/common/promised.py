@@ -1,0 +1,52 @@
+"""The lines that the clients' documentation and tests show: every released model answers all of them right.
+
+In: data/promised.yaml. It is read by stage `evaluate`; the figure is `promised_exact_match`.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.common.config import Shell
+from stages.common.errors import PipelineError
+from stages.common.files import read_yaml
+from stages.common.paths import PROMISED
+
+
+class Line(BaseModel):
+    """`{typed: gti status, answer: git status}`; `shells` where the line is shown for other ones than most are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    typed: str
+    answer: str
+    shells: Annotated[list[Shell] | None, Field(min_length=1)] = None
+
+
+class Promises(BaseModel):
+    """data/promised.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shells: Annotated[list[Shell], Field(min_length=1)]
+    lines: Annotated[list[Line], Field(min_length=1)]
+
+    def in_shells(self) -> Iterator[tuple[str, Line]]:
+        """Every line in each shell in which it is promised, with the shell's name."""
+        for line in self.lines:
+            for shell in line.shells or self.shells:
+                yield shell, line
+
+
+def promises() -> Promises:
+    """Read data/promised.yaml.
+
+    Raises:
+        PipelineError: it is missing, is no YAML or has another shape.
+    """
+    try:
+        return Promises.model_validate(read_yaml(PROMISED))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PipelineError(f"{PROMISED}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
