@@ -4,8 +4,9 @@ In: models/<size>/base, models/<size>/<task>/adapter, `card` of configs/<model_s
 data/conversion_lines.txt and data/llama_cpp.yaml. Out: models/<size>/<task>/f16/<name>-f16.gguf. Alone: `python
 -m stages.convert`.
 
-Nothing is taken on trust: the merged weights must give the adapter model's logits, and the file must carry the
-metadata, split text into the tokenizer's ids, and compute the perplexity that torch computes.
+Nothing is taken on trust: the adapter's files must be those that training wrote, and the base's those that it
+began with; the merged weights must give the adapter model's logits; and the file must carry the metadata, split
+text into the tokenizer's ids, and compute the perplexity that torch computes.
 """
 
 import json
@@ -24,6 +25,7 @@ from stages.common.files import replace_directory, write_json
 from stages.common.llama_cpp import source, tool
 from stages.common.paths import CACHE
 from stages.common.progress import follow_tool
+from stages.converting.adapters import require_whole
 from stages.converting.checks import require_metadata, require_same_perplexity, require_same_tokens
 from stages.converting.merging import load_tuned, merge, save_f16
 
@@ -114,6 +116,7 @@ def main() -> None:
 
     paths, card = model_paths(), model_card()
     tools = {name: tool(name) for name in ("llama-tokenize", "llama-perplexity")}  # first: a build may be missing
+    require_whole(paths.adapter, paths.base)
     tuned = load_tuned(paths.base, paths.adapter)
     tokenizer = AutoTokenizer.from_pretrained(paths.base, local_files_only=True)
     lines = check_lines()

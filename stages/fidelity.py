@@ -71,7 +71,7 @@ def copy_with_readable_markers(model: Path, copy: Path) -> ChatTokens:
         PipelineError: the model has no such token.
     """
     shutil.copyfile(model, copy)
-    reader = GGUFReader(copy, "r+")
+    reader = _reader(copy, model, "r+")
     tokens, types = reader.fields["tokenizer.ggml.tokens"], reader.fields["tokenizer.ggml.token_type"]
     ids = {bytes(tokens.parts[part]): index for index, part in enumerate(tokens.data)}
     for marker in (*MARKERS, NEWLINE):
@@ -85,9 +85,21 @@ def copy_with_readable_markers(model: Path, copy: Path) -> ChatTokens:
     return ChatTokens(*(ids[marker.encode()] for marker in (*MARKERS, NEWLINE)))
 
 
+def _reader(file: Path, model: Path, mode: str = "r") -> GGUFReader:
+    """The open GGUF `file`, which is `model` or a copy of it.
+
+    Raises:
+        PipelineError: it is not whole.
+    """
+    try:
+        return GGUFReader(file, mode)
+    except (ValueError, IndexError) as error:
+        raise PipelineError(f"{model}: not a whole GGUF file: {error}; run `dvc repro`, which makes it") from None
+
+
 def vocabulary_size(model: Path) -> int:
     """How many tokens a GGUF's vocabulary has."""
-    return len(GGUFReader(model).fields["tokenizer.ggml.tokens"].data)
+    return len(_reader(model, model).fields["tokenizer.ggml.tokens"].data)
 
 
 def figures(f16: float, quants: Mapping[str, tuple[float, float]], tokens: int) -> dict[str, dict]:

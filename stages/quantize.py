@@ -10,7 +10,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stages.common.chat import Decoding, render_turn
@@ -32,14 +32,8 @@ _COMPLAINT = re.compile(r"invalid ftype|need at least|failed to|error", re.IGNOR
 _LOGS = CACHE / "logs"
 
 
-def file_names(name: str, quants: list[str]) -> dict[str, str]:
-    """The file of each quant, in the order of the list; the first bears the bare name that clients ask for.
-
-    Raises:
-        PipelineError: a quant is listed twice.
-    """
-    if len(set(quants)) < len(quants):
-        raise PipelineError(f"params.yaml: quantize.quants: a quant is listed twice: {', '.join(quants)}")
+def file_names(name: str, quants: Sequence[str]) -> dict[str, str]:
+    """The file of each quant, in the order of the list; the first bears the bare name that clients ask for."""
     return {quant: f"{name}-{quant}.gguf" if i else f"{name}.gguf" for i, quant in enumerate(quants)}
 
 

@@ -63,7 +63,7 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
             "left_as_typed: [request]",
             "left_as_typed: [requests]",
             config.left_as_typed,
-            "configs/135m.yaml: left_as_typed.0: Input should be",
+            "configs/135m.yaml: left_as_typed.0: 'requests' is unknown; did you mean request?",
         ),
         (
             "configs/135m.yaml",
@@ -96,6 +96,37 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
         ("params.yaml", "bash: 0.35", "bash: 0.45", config.data_params, "`shells` add up to 1.1"),
         ("params.yaml", "bash: 0.35", "bsh: 0.35", config.data_params, "params.yaml: data.shells.bsh"),
         ("params.yaml", "slots: 8", "slots: 0", config.evaluate_params, "params.yaml: evaluate.slots:"),
+        ("params.yaml", "slots: 8", "slots: 300", config.evaluate_params, "params.yaml: evaluate.slots:"),
+        (
+            "params.yaml",
+            "- Q4_K_M",
+            "- Q4_KM",
+            config.quantize_params,
+            "params.yaml: quantize.quants.0: 'Q4_KM' is unknown; did you mean Q4_K_M?",
+        ),
+        (
+            "params.yaml",
+            "    - Q4_K_M\n",
+            "    - Q8_0\n    - Q8_0\n",
+            config.quantize_params,
+            "params.yaml: quantize: a quant is listed twice: Q8_0, Q8_0",
+        ),
+        ("params.yaml", "imatrix_rows: 300", "imatrix_rows: 3", config.quantize_params, "quantize.imatrix_rows:"),
+        ("params.yaml", "seed: 20261124", "seed: true", config.seed, "params.yaml: seed: True is not a whole"),
+        (
+            "params.yaml",
+            "\nseed: 20261124",
+            "\nseed: 1\nseed: 20261124",
+            config.seed,
+            "the key 'seed' is there twice, first in line 5; remove or merge one",
+        ),
+        (
+            "configs/135m.yaml",
+            "rank: 16",
+            "rank: 8\n  rank: 16",
+            config.train_config,
+            "the key 'rank' is there twice, first in line",
+        ),
         ("params.yaml", "gate:\n", "gate: [\n", config.gate_params, "params.yaml:"),
         ("params.yaml", "rows: 150000", "rows: '150000'", config.data_params, "params.yaml: data.rows:"),
         ("params.yaml", "slots: 8", "slots: true", config.evaluate_params, "params.yaml: evaluate.slots:"),
@@ -180,3 +211,9 @@ def test_a_small_size_leaves_requests_as_typed_and_a_large_one_answers_them(work
     assert config.left_as_typed() == ("request",)
     edit(worktree / "params.yaml", "model_size: 135m", "model_size: 1.7b")
     assert config.left_as_typed() == ()
+
+
+def test_every_quant_is_one_that_the_package_gguf_knows() -> None:
+    from gguf import LlamaFileType
+
+    assert {f"MOSTLY_{quant}" for quant in get_args(config.Quant)} <= {kind.name for kind in LlamaFileType}

@@ -1,4 +1,4 @@
-"""Ctrl-C, as a terminal sends it: SIGINT to the whole process group. One line, status 130, two seconds."""
+"""Ctrl-C, as a terminal sends it: SIGINT to the whole process group. One line, status 130, in two seconds."""
 
 import json
 import os
@@ -221,6 +221,33 @@ def test_validate_stops(tree: Path, press: Press) -> None:
     require_stopped(ended, "validate", tree)
 
 
+def write_dataset(folder: Path, *splits: str) -> None:
+    system = "You are a shell command corrector for bash. Output only the corrected command."
+    meta = {"shell": "bash", "family": "command", "kind": "swap", "tool": "git", "source": "s", "group": "g"}
+    folder.mkdir(parents=True)
+    for split in splits:
+        with (folder / f"{split}.jsonl").open("w") as file:
+            for number in range(400):
+                turns = (("system", system), ("user", f"gti show {number}"), ("assistant", f"git show {number}"))
+                messages = [{"role": role, "content": content} for role, content in turns]
+                file.write(json.dumps({"messages": messages, "meta": meta}) + "\n")
+
+
+@pytest.mark.slow
+def test_train_stops(worktree: Path, tiny_base: Path, press: Press) -> None:
+    """The trainer is a process of its own, which gets the signal as well and says nothing of it."""
+    params = worktree / "params.yaml"
+    params.write_text(re.sub("model_size: .*", "model_size: tiny", params.read_text()))
+    config = worktree / "configs/tiny.yaml"
+    config.write_text(re.sub("examples: 1500", "examples: 100000", config.read_text()))
+    shutil.copytree(tiny_base, worktree / "models/tiny/base")
+    write_dataset(worktree / "data/dataset", "train", "valid")
+    training = lambda: any(worktree.glob(".cache/checkpoints/*/checkpoint.pt"))  # noqa: E731
+    ended = press(sys.executable, "-m", "stages.train", ready=training, patience_s=120)
+    require_stopped(ended, "train", worktree)
+    assert not (worktree / "models/tiny/correct/adapter").exists()
+
+
 def test_evaluate_stops_with_requests_open(tree: Path, press: Press) -> None:
     """The server never answers what is asked of it many at a time."""
     server = tree / "bin/llama-server"
@@ -231,22 +258,7 @@ def test_evaluate_stops_with_requests_open(tree: Path, press: Press) -> None:
     quants.mkdir(parents=True)
     (quants / "quants.json").write_text('{"Q4_K_M": "model.gguf"}')
     (quants / "model.gguf").touch()
-    (tree / "data/dataset").mkdir()
-    system = "You are a shell command corrector for bash. Output only the corrected command."
-    meta = {"shell": "bash", "family": "command", "kind": "swap", "tool": "git", "source": "s", "group": "g"}
-    for split in ("test", "heldout"):
-        rows = [
-            {
-                "messages": [
-                    {"role": "system", "content": system},
-                    {"role": "user", "content": f"gti show {number}"},
-                    {"role": "assistant", "content": f"git show {number}"},
-                ],
-                "meta": meta,
-            }
-            for number in range(200)
-        ]
-        (tree / f"data/dataset/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_dataset(tree / "data/dataset", "test", "heldout")
     requests = tree / "requests.jsonl"
     environment = {
         "LLAMA_CPP_DIR": str(server.parent),

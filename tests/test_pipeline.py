@@ -262,7 +262,8 @@ def test_every_stage_reads_only_its_deps_and_params(finished: Clone, tmp_path: P
 
 
 PLUMBING = [
-    "__init__", "errors", "cli", "files", "paths", "config", "processes", "progress", "downloads", "llama_cpp"
+    "__init__", "errors", "cli", "files", "paths", "config", "processes", "progress", "downloads", "llama_cpp",
+    "inputs", "interrupts",
 ]  # fmt: skip
 """Modules of stages/common that, as stages/training, shape no result; no stage lists them (see dvc.yaml)."""
 
@@ -274,7 +275,8 @@ def of_tiny(name: str) -> str:
 
 def furnish(sandbox: Path, origin: Path, entry: dict) -> None:
     """Copy the plumbing, the listed deps and the listed parameters of one stage."""
-    plumbing = ["stages/__init__.py", "stages/training", *(f"stages/common/{name}.py" for name in PLUMBING)]
+    plumbing = ["stages/__init__.py", "stages/training", "dvc.yaml", ".dvcignore"]
+    plumbing += [*(f"stages/common/{name}.py" for name in PLUMBING)]
     names = [*plumbing, *entry["deps"]]
     for name in (of_tiny(name) for name in names):
         target = sandbox / name

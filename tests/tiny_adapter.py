@@ -1,8 +1,10 @@
 """An adapter for the base of size `tiny`, as the stage `train` would leave it, without the training."""
 
+import json
 from pathlib import Path
 
 import torch
+from checkpoint import file_digests
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -21,3 +23,5 @@ def make_adapter(base: Path, out: Path, *, scale: float = 0.05) -> None:
         if "lora_" in name:
             weights.data.mul_(scale if "lora_B" in name else 1.0)
     tuned.save_pretrained(out)
+    digests = {"adapter": file_digests(sorted(out.iterdir())), "base": file_digests(sorted(base.iterdir()))}
+    (out / "digests.json").write_text(json.dumps(digests), encoding="utf-8")

@@ -7,6 +7,7 @@ depend on a parameter that dvc.yaml does not list for it. An unknown, missing or
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -38,6 +39,13 @@ Family = Literal[
 ALWAYS_AS_TYPED: tuple[Family, ...] = ("correct", "unfixable")
 """The families in which every size leaves the line as it is."""
 Task = Literal["correct", "wit"]
+Quant = Literal[
+    *("Q1_0", "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M"),
+    *("Q5_0", "Q5_1", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"),
+    *("IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "F16", "BF16"),
+]
+"""What llama-quantize makes (tools/quantize/quantize.cpp, `QUANT_OPTIONS`) of a dense model and the package `gguf`
+reads; a quant under two names counts once."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -69,8 +77,14 @@ class DataParams(Section):
 class QuantizeParams(Section):
     """`quantize` in params.yaml; the first quant of the list is the one that clients download."""
 
-    quants: Annotated[list[str], Field(min_length=1)]
-    imatrix_rows: Positive
+    quants: Annotated[list[Quant], Field(min_length=1)]
+    imatrix_rows: Annotated[int, Field(ge=50)]  # llama-imatrix wants 1,024 tokens, and a row has some 40
+
+    @model_validator(mode="after")
+    def _each_quant_once(self) -> "QuantizeParams":
+        if len(set(self.quants)) < len(self.quants):
+            raise ValueError(f"a quant is listed twice: {', '.join(self.quants)}")
+        return self
 
 
 class FidelityParams(Section):
@@ -83,7 +97,7 @@ class FidelityParams(Section):
 class EvaluateParams(Section):
     """`evaluate` in params.yaml."""
 
-    slots: Positive
+    slots: Annotated[int, Field(ge=1, le=256)]  # llama.cpp's LLAMA_MAX_SEQ
     latency_requests: Positive
     test_rows: Positive | None
     heldout_rows: Positive | None
@@ -238,7 +252,7 @@ def model_paths() -> ModelPaths:
 def seed() -> int:
     """The seed of everything that is drawn at random."""
     value = _top(PARAMS, set(_PARAMS_SECTIONS), "seed")
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise PipelineError(f"{PARAMS}: seed: {value!r} is not a whole number")
     return value
 
@@ -373,6 +387,10 @@ def _validate(path: Path, name: str, section: type[SectionT], raw: Any) -> Secti
             raise PipelineError(f"{path}: {key}: unknown key{hint}") from None
         if first["type"] == "missing":
             raise PipelineError(f"{path}: {key}: missing; add it") from None
+        if first["type"] == "literal_error":
+            known = re.findall("'([^']*)'", first["ctx"]["expected"])
+            hint = _suggestion(str(first["input"]), known)
+            raise PipelineError(f"{path}: {key}: {first['input']!r} is unknown{hint}") from None
         message = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
         raise PipelineError(f"{path}: {key}: {message}{given}") from None
@@ -385,7 +403,7 @@ def _overlaid(path: Path, name: str, section: type[SectionT], common: dict[str, 
 
 def _suggestion(key: str, known: Any) -> str:
     close = difflib.get_close_matches(key, [str(name) for name in known], n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(sorted(map(str, known)))}"
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(map(str, known)))}"
 
 
 def main() -> None:

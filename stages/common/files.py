@@ -190,7 +190,8 @@ def _read_text(path: Path, remedy: str) -> str:
     except FileNotFoundError:
         raise PipelineError(f"{path}: not there; {remedy}") from None
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise PipelineError(f"{path}:{line}: not UTF-8; save it as UTF-8") from None
 
 
 def _require_each_key_once(document: yaml.Node, path: Path) -> None:

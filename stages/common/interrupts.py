@@ -23,10 +23,10 @@ _saying = threading.Lock()  # never released: who gets it prints the line
 
 
 def say_stopped(stage: str) -> None:
-    """Print the line, once a process."""
+    """Print the line, once a process, below a progress bar that was cut off or the `^C` that a terminal echoes."""
     if _saying.acquire(blocking=False):
         sys.stderr.flush()
-        os.write(2, f"{stage}: stopped; run again to go on\n".encode())
+        os.write(2, f"\n{stage}: stopped; run again to go on\n".encode())
 
 
 def leave_at_once(stage: str) -> None:
