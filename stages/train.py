@@ -1,26 +1,29 @@
 """Stage `train`: a LoRA adapter for the base, trained by `kaggle/train_lora.py` here or on Kaggle.
 
-In: models/<size>/base, data/dataset/train.jsonl and valid.jsonl, `train` and `left_as_typed` of
-configs/<model_size>.yaml, `seed`, `task`.
+In: models/<size>/base, data/dataset/train.jsonl and valid.jsonl, data/promised.yaml, `train`, `train_of` and
+`left_as_typed` of configs/<model_size>.yaml, `seed`, `task`.
 Out: models/<size>/<task>/adapter (peft's format, and digests.json), metrics/<size>/<task>/train.json,
 plots/<size>/<task>/train/loss.csv and valid.csv. Checkpoints lie in .cache/checkpoints until the run is finished.
 
     python -m stages.train                                              the stage's command
     python -m stages.train submit | wait | status | cancel | fetch      the steps of a run on Kaggle
 
-The trainer is a program of its own: it gets paths and settings, and knows nothing of this repository. So the rows
-of families that a size is not meant to answer (`left_as_typed`) get the typed line as their answer here. Where it
-runs is `backend` in params.yaml or TRAIN_BACKEND (stages/common/config.py): not part of what is trained.
+The trainer is a program of its own: it gets paths and settings, and knows nothing of this repository. So what it
+is to learn from is laid out here, in .cache/datasets: the rows of families that a size is not meant to answer
+(`left_as_typed`) get the typed line as their answer, and the promised lines are put among the rows.
+
+Where it runs is `backend` in params.yaml or TRAIN_BACKEND (stages/common/config.py): not part of what is trained.
 """
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from stages.common import paths
-from stages.common.chat import parse_user_text
+from stages.common.chat import parse_user_text, system_prompt, user_text
 from stages.common.cli import run_stage
 from stages.common.config import (
     ModelCard,
@@ -34,6 +37,7 @@ from stages.common.config import (
 )
 from stages.common.files import read_jsonl, replace_file, write_json
 from stages.common.paths import ModelPaths
+from stages.common.promised import Promises, promises
 
 
 def left_alone(row: dict[str, Any], families: Collection[str], task: str) -> dict[str, Any]:
@@ -48,20 +52,33 @@ def left_alone(row: dict[str, Any], families: Collection[str], task: str) -> dic
     return {**row, "messages": [system, user, {**answer, "content": typed}]}
 
 
-def dataset_of(model: ModelPaths, families: Collection[str]) -> Path:
-    """The folder of train.jsonl and valid.jsonl for a model that leaves `families` as typed.
+def promised_rows(promised: Promises, task: str, rows: int, examples: int) -> Iterator[dict[str, Any]]:
+    """Rows of the promised lines, as many of each as make a run that sees `examples` see it `promised.seen` times.
 
-    It is the dataset itself, or where there are such families a copy in .cache/datasets with other answers.
+    Beside 132,000 rows of which a run sees 24,000, a line that is to be seen 5 times is there 28 times.
     """
-    if not families:
-        return paths.DATASET
+    copies = max(1, round(promised.seen * rows / examples))
+    for shell, line in promised.in_shells():
+        contents = system_prompt(shell, task), user_text(task, line.typed), line.answer
+        turns = zip(("system", "user", "assistant"), contents, strict=True)
+        yield from repeat({"messages": [{"role": role, "content": content} for role, content in turns]}, copies)
+
+
+def lay_out_dataset(model: ModelPaths, families: Collection[str], promised: Promises, examples: int) -> Path:
+    """Write train.jsonl and valid.jsonl for a run that sees `examples`; returns their folder."""
     folder = paths.CACHE / "datasets" / f"{model.size}-{model.task}"
     for path in (paths.TRAIN, paths.VALID):
+        rows = [left_alone(row, families, model.task) for _, row in read_jsonl(path)]
+        if path == paths.TRAIN:
+            rows += promised_rows(promised, model.task, len(rows), examples)
         with replace_file(folder / path.name) as out:
-            for _, row in read_jsonl(path):
-                line = json.dumps(left_alone(row, families, model.task), ensure_ascii=False, separators=(",", ":"))
-                out.write(line + "\n")
+            out.writelines(map(as_line, rows))
     return folder
+
+
+def as_line(row: dict[str, Any]) -> str:
+    """The row as a line of JSONL."""
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def describe_run(
@@ -83,9 +100,9 @@ def describe_run(
 
 def describe() -> tuple[ModelPaths, dict[str, object]]:
     """The model in hand and its run."""
-    model = model_paths()
-    dataset = dataset_of(model, left_as_typed())
-    return model, describe_run(model, size_card(), train_config(), dataset, seed(), paths.CACHE / "checkpoints")
+    model, settings = model_paths(), train_config()
+    dataset = lay_out_dataset(model, left_as_typed(), promises(), settings.examples)
+    return model, describe_run(model, size_card(), settings, dataset, seed(), paths.CACHE / "checkpoints")
 
 
 def main() -> None:

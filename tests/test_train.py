@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,8 @@ from stages.common import paths
 from stages.common.chat import user_text
 from stages.common.files import read_jsonl
 from stages.common.paths import ModelPaths
-from stages.train import dataset_of, left_alone
+from stages.common.promised import Promises
+from stages.train import lay_out_dataset, left_alone, promised_rows
 
 
 def row(family: str, typed: str, answer: str, task: str = "correct") -> dict:
@@ -37,21 +39,41 @@ def test_a_family_that_a_size_leaves_alone_is_answered_with_what_was_typed(task:
     assert left_alone(typo, ["request"], task) == typo
 
 
-def test_only_a_size_that_leaves_families_alone_is_trained_from_a_copy(worktree: Path) -> None:
+PROMISES = Promises.model_validate(
+    {
+        "shells": ["bash", "zsh"],
+        "seen": 2,
+        "lines": [
+            {"typed": "gti push", "answer": "git push"},
+            {"typed": "gut push", "answer": "git push", "shells": ["fish"]},
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(("rows", "examples", "copies"), [(100, 50, 4), (100, 200, 1), (100, 1000, 1)])
+def test_a_run_sees_a_promised_line_about_as_often_as_it_should(rows: int, examples: int, copies: int) -> None:
+    made = [each["messages"] for each in promised_rows(PROMISES, "correct", rows, examples)]
+
+    asked = Counter((system["content"].split()[7], user["content"]) for system, user, _ in made)
+    assert asked == {("bash.", "gti push"): copies, ("zsh.", "gti push"): copies, ("fish.", "gut push"): copies}
+    assert {answer["content"] for *_, answer in made} == {"git push"}
+
+
+def test_what_is_trained_on_has_other_answers_and_promised_lines_and_the_dataset_stays(worktree: Path) -> None:
     paths.DATASET.mkdir(parents=True)
-    rows = [row("request", "zeige {}", "ls"), row("command", "gti status", "git status")]
+    rows = [row("request", "show {}", "ls"), row("command", "gti status", "git status")]
     for split in (paths.TRAIN, paths.VALID):
         split.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
-    model = ModelPaths("135m", "correct")
 
-    assert dataset_of(model, ()) == paths.DATASET
-    copy = dataset_of(model, ("request",))
+    laid = lay_out_dataset(ModelPaths("135m", "correct"), ("request",), PROMISES, examples=4)
 
-    assert [each["messages"][2]["content"] for _, each in read_jsonl(copy / "train.jsonl")] == [
-        "zeige {}",
-        "git status",
-    ]
-    assert [each["messages"][2]["content"] for _, each in read_jsonl(paths.TRAIN)] == ["ls", "git status"]
+    def answers(file: Path) -> list[str]:
+        return [each["messages"][2]["content"] for _, each in read_jsonl(file)]
+
+    assert answers(laid / "train.jsonl") == ["show {}", "git status", "git push", "git push", "git push"]
+    assert answers(laid / "valid.jsonl") == ["show {}", "git status"]
+    assert answers(paths.TRAIN) == ["ls", "git status"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The lines that the clients' documentation and tests show: every released model answers all of them right.
 
-In: data/promised.yaml. It is read by stage `evaluate`; the figure is `promised_exact_match`.
+In: data/promised.yaml. Stage `train` puts the lines among its rows, since they are a contract and no sample of
+what the model can do; stage `evaluate` asks them all, and the figure is `promised_exact_match`.
 """
 
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class Promises(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shells: Annotated[list[Shell], Field(min_length=1)]
+    seen: Annotated[int, Field(ge=1)]
     lines: Annotated[list[Line], Field(min_length=1)]
 
     def in_shells(self) -> Iterator[tuple[str, Line]]:
