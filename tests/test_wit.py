@@ -27,7 +27,15 @@ from stages.validating.judging import read_and_judge
 PARAMS = DataParams(
     rows=1200,
     shells={"bash": 0.4, "zsh": 0.1, "fish": 0.1, "tcsh": 0.1, "powershell": 0.2, "cmd": 0.1},
-    families={"command": 0.3, "subcommand": 0.2, "option": 0.2, "path": 0.1, "request": 0.05, "correct": 0.15},
+    families={
+        "command": 0.3,
+        "subcommand": 0.2,
+        "option": 0.2,
+        "path": 0.1,
+        "request": 0.05,
+        "correct": 0.1,
+        "unfixable": 0.05,
+    },
     grammar_share=0.1,
     max_chars=100,
     heldout_tools=["cargo"],
