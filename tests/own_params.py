@@ -16,8 +16,8 @@ OWN: dict[str, Any] = {
         "rows": 150000,
         "shells": {"bash": 0.35, "zsh": 0.25, "powershell": 0.2, "cmd": 0.12, "fish": 0.05, "tcsh": 0.03},
     },
-    "quantize": {"quants": ["Q4_K_M"]},
-    "evaluate": {"slots": 8, "max_tokens": 256},
+    "quantize": {"quants": ["Q4_K_M"], "imatrix_rows": 300},
+    "evaluate": {"slots": 8},
     "gate": {"exact_match_min": 0.85},
 }
 """What tests count on, so that an edited params.yaml fails none of them."""

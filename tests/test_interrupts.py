@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from own_params import write_params
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = Path(__file__).with_name("stand_in_llama_server.py")
@@ -203,6 +204,16 @@ def test_generate_stops(tree: Path, press: Press) -> None:
     assert not (tree / "data/generated.jsonl").exists()
 
 
+def test_what_a_killed_generate_left_is_removed_by_the_next_run(tree: Path, press: Press) -> None:
+    killed = subprocess.Popen([sys.executable, "-m", "stages.generate"], cwd=tree, stderr=subprocess.DEVNULL)
+    assert eventually(lambda: list(tree.glob("data/.*.partial-*/*.jsonl")), 60)
+    killed.kill()
+    killed.wait()
+    [left] = tree.glob("data/.*.partial-*")
+    again = lambda: any(folder != left for folder in tree.glob("data/.*.partial-*"))  # noqa: E731
+    require_stopped(press(sys.executable, "-m", "stages.generate", ready=again), "generate", tree)
+
+
 def test_validate_stops(tree: Path, press: Press) -> None:
     meta = {
         "shell": "bash",
@@ -236,8 +247,7 @@ def write_dataset(folder: Path, *splits: str) -> None:
 @pytest.mark.slow
 def test_train_stops(worktree: Path, tiny_base: Path, press: Press) -> None:
     """The trainer is a process of its own, which gets the signal as well and says nothing of it."""
-    params = worktree / "params.yaml"
-    params.write_text(re.sub("model_size: .*", "model_size: tiny", params.read_text()))
+    write_params(worktree, model_size="tiny")
     config = worktree / "configs/tiny.yaml"
     config.write_text(re.sub("examples: 1500", "examples: 100000", config.read_text()))
     shutil.copytree(tiny_base, worktree / "models/tiny/base")
