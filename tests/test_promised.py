@@ -56,9 +56,9 @@ def test_no_promise_adds_danger():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("shells: [bash]\nlines: [{typed: sl}]\n", "lines.0.answer: Field required"),
-        ("shells: [bsh]\nlines: [{typed: sl, answer: ls}]\n", "shells.0: Input should be"),
-        ("shells: [bash]\nlines: []\n", "lines: List should have at least 1"),
+        ("shells: [bash]\nseen: 1\nlines: [{typed: sl}]\n", "lines.0.answer: Field required"),
+        ("shells: [bsh]\nseen: 1\nlines: [{typed: sl, answer: ls}]\n", "shells.0: Input should be"),
+        ("shells: [bash]\nseen: 1\nlines: []\n", "lines: List should have at least 1"),
         ("shells: [bash\n", "not YAML"),
     ],
 )
