@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common import paths
-from stages.common.chat import parse_user_text, system_prompt, user_text
+from stages.common.chat import as_taught, system_prompt, user_text
 from stages.common.cli import run_stage
 from stages.common.config import (
     ModelCard,
@@ -38,18 +38,6 @@ from stages.common.config import (
 from stages.common.files import read_jsonl, replace_file, write_json
 from stages.common.paths import ModelPaths
 from stages.common.promised import Promises, promises
-
-
-def left_alone(row: dict[str, Any], families: Collection[str], task: str) -> dict[str, Any]:
-    """The row with the typed line as its answer if it is of one of `families`, else the row itself.
-
-    With families ("request",) the answer to `show running processes` becomes `show running processes`.
-    """
-    if row["meta"]["family"] not in families:
-        return row
-    system, user, answer = row["messages"]
-    typed, _ = parse_user_text(task, user["content"])
-    return {**row, "messages": [system, user, {**answer, "content": typed}]}
 
 
 def promised_rows(promised: Promises, task: str, rows: int, examples: int) -> Iterator[dict[str, Any]]:
@@ -68,7 +56,7 @@ def lay_out_dataset(model: ModelPaths, families: Collection[str], promised: Prom
     """Write train.jsonl and valid.jsonl for a run that sees `examples`; returns their folder."""
     folder = paths.CACHE / "datasets" / f"{model.size}-{model.task}"
     for path in (paths.TRAIN, paths.VALID):
-        rows = [left_alone(row, families, model.task) for _, row in read_jsonl(path)]
+        rows = [as_taught(row, model.task, families) for _, row in read_jsonl(path)]
         if path == paths.TRAIN:
             rows += promised_rows(promised, model.task, len(rows), examples)
         with replace_file(folder / path.name) as out:

@@ -13,30 +13,18 @@ import psutil
 import pytest
 
 from stages.common import paths
-from stages.common.chat import user_text
 from stages.common.files import read_jsonl
 from stages.common.paths import ModelPaths
 from stages.common.promised import Promises
-from stages.train import lay_out_dataset, left_alone, promised_rows
+from stages.train import lay_out_dataset, promised_rows
 
 
-def row(family: str, typed: str, answer: str, task: str = "correct") -> dict:
-    contents = ("system", "For bash."), ("user", user_text(task, typed)), ("assistant", answer)
+def row(family: str, typed: str, answer: str) -> dict:
+    contents = ("system", "For bash."), ("user", typed), ("assistant", answer)
     return {
         "messages": [{"role": role, "content": content} for role, content in contents],
         "meta": {"family": family},
     }
-
-
-@pytest.mark.parametrize("task", ["correct", "wit"])
-def test_a_family_that_a_size_leaves_alone_is_answered_with_what_was_typed(task: str) -> None:
-    request = row("request", "show running processes", "ps aux", task)
-    typo = row("command", "gti status", "git status", task)
-
-    assert left_alone(request, ["request"], task)["messages"][2]["content"] == "show running processes"
-    assert left_alone(request, ["request"], task)["messages"][:2] == request["messages"][:2]
-    assert left_alone(request, [], task) == request
-    assert left_alone(typo, ["request"], task) == typo
 
 
 PROMISES = Promises.model_validate(
