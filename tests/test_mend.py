@@ -51,6 +51,21 @@ def test_the_lock_of_a_process_that_is_not_dvc_is_stale() -> None:
     assert holders('{"write": {"a": {"pid"') == set()
 
 
+@pytest.mark.parametrize(
+    ("argv", "is_dvc"),
+    [(["dvc", "repro"], True), (["-m", "dvc", "repro"], True), (["wait.py", "dvc.yaml"], False)],
+)
+def test_a_process_is_dvc_if_that_is_what_runs_and_not_if_it_is_only_named(
+    tmp_path: Path, argv: list[str], is_dvc: bool
+) -> None:
+    for name in ("dvc", "dvc.py", "wait.py"):
+        (tmp_path / name).write_text("print('up', flush=True); import time; time.sleep(60)")
+    with subprocess.Popen([sys.executable, *argv], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert is_running_dvc(process.pid) is is_dvc
+        process.kill()
+
+
 # a kill between dvc's truncating the file and its last write leaves any beginning of it
 @pytest.mark.parametrize("left", [0, 8, len("schema: '2.0'\nsta"), len(WHOLE) - len("ize: 12\n")])
 def test_half_a_dvc_lock_is_replaced_by_the_committed_one_and_kept_aside(

@@ -43,10 +43,12 @@ def holders(text: str) -> set[int]:
 
 
 def is_running_dvc(pid: int) -> bool:
-    """Whether the process lives and is dvc."""
+    """Whether the process lives and is dvc: `python …/bin/dvc repro`, `python -m dvc repro`; no `vim dvc.yaml`."""
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and any("dvc" in part for part in process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and any(
+            Path(part).name == "dvc" for part in process.cmdline()[:4]
+        )
     except psutil.NoSuchProcess:
         return False
 
