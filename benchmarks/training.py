@@ -52,7 +52,7 @@ def ours(paths: ModelPaths, examples: Sequence[Any], settings: TrainConfig) -> S
         settings=Settings(**settings.model_dump()),
     )
     steps = plan(examples, settings.row_tokens, settings.rows_per_step, len(examples), seed())
-    training = Training(run, place(None), len(steps))
+    training = Training(run, place(None), len(examples))
     for rows in steps:
         training.make_step(examples, rows)
         yield sum(len(row.examples) for row in rows)

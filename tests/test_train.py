@@ -1,15 +1,9 @@
 """The stage `train`: what the trainer is given, and how a run on this machine ends."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stages.common import paths
@@ -62,34 +56,3 @@ def test_what_is_trained_on_has_other_answers_and_promised_lines_and_the_dataset
     assert answers(laid / "train.jsonl") == ["show {}", "git status", "git push", "git push", "git push"]
     assert answers(laid / "valid.jsonl") == ["show {}", "git status"]
     assert answers(paths.TRAIN) == ["ls", "git status"]
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_a_run_within_two_seconds_in_one_line(trained: Path) -> None:
-    """A terminal sends SIGINT to all of the foreground's processes."""
-    paths.DATASET.mkdir(parents=True)
-    rows = "".join(json.dumps(row("command", f"gti log -{n}", f"git log -{n}")) + "\n" for n in range(3000))
-    for split in (paths.TRAIN, paths.VALID):
-        split.write_text(rows, encoding="utf-8")
-    settings = Path("configs/tiny.yaml")
-    settings.write_text(settings.read_text().replace("  examples: 1500", "  examples: 3000000"))
-    with Path("stderr").open("w") as err:
-        stage = subprocess.Popen(
-            [sys.executable, "-m", "stages.train"], stdin=subprocess.DEVNULL, stderr=err, start_new_session=True
-        )
-    while "examples/s" not in (shown := Path("stderr").read_text()):
-        assert stage.poll() is None, shown
-        time.sleep(0.1)
-
-    started = psutil.Process(stage.pid).children(recursive=True)
-    assert started
-
-    began = time.monotonic()
-    os.killpg(stage.pid, signal.SIGINT)
-    status = stage.wait(timeout=30)
-
-    assert time.monotonic() - began < 2
-    assert status == 130
-    lines = [line for line in Path("stderr").read_text().splitlines() if line and not line.startswith("train:  ")]
-    assert lines == ["train: stopped; run again to go on"]
-    assert not any(process.is_running() for process in started)
