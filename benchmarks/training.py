@@ -31,28 +31,32 @@ WAY_SECONDS = 12.0  # a way's share of a round
 Steps = Iterator[int]  # each `next` makes an optimizer step and tells how many examples it held
 
 
-def with_environment_of_the_stage() -> None:
-    """Start again with the variables that `stages.train` gives the trainer; the allocator reads them early."""
+def with_environment_of_the_stage(module: str) -> None:
+    """Start `module` again with the variables that the trainer gets; the allocator reads them early."""
     if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
-        os.execve(
-            sys.executable, [sys.executable, "-m", "benchmarks.training", *sys.argv[1:]], os.environ | ENVIRONMENT
-        )
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], os.environ | ENVIRONMENT)
 
 
-def ours(paths: ModelPaths, examples: Sequence[Any], settings: TrainConfig) -> Steps:
-    """The trainer's own steps, as `train_lora.py` makes them."""
-    from packing import plan
+def training_of(paths: ModelPaths, settings: TrainConfig, seed_value: int) -> Any:
+    """The trainer's own model in memory, as `train_lora.py` makes it."""
     from placement import place
     from run_files import Run, Settings
     from train_lora import Training
 
     run = Run(
         **{"base": paths.base, "base_name": "", "dataset": TRAIN.parent, "adapter": paths.adapter},
-        **{"metrics": paths.metrics, "plots": paths.plots, "checkpoints": paths.adapter, "seed": seed()},
+        **{"metrics": paths.metrics, "plots": paths.plots, "checkpoints": paths.adapter, "seed": seed_value},
         settings=Settings(**settings.model_dump()),
     )
-    steps = plan(examples, settings.row_tokens, settings.rows_per_step, len(examples), seed())
-    training = Training(run, place(None), len(examples))
+    return Training(run, place(None), settings.examples)
+
+
+def ours(paths: ModelPaths, examples: Sequence[Any], settings: TrainConfig) -> Steps:
+    """The trainer's own steps, as `train_lora.py` makes them."""
+    from packing import plan
+
+    training = training_of(paths, settings, seed())
+    steps = plan(examples, settings.row_tokens, settings.rows_per_step, settings.examples, seed())
     for rows in steps:
         training.make_step(examples, rows)
         yield sum(len(row.examples) for row in rows)
@@ -126,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4, help="turns of each way (default: 4)")
     rounds = parser.parse_args().rounds
-    with_environment_of_the_stage()
+    with_environment_of_the_stage("benchmarks.training")
     sys.path.insert(0, str(TRAINER.parent))
     from packing import read_rows, tokenize
     from train_lora import STOP
