@@ -35,6 +35,7 @@ from stages.common.config import (
     size_card,
     train_config,
 )
+from stages.common.errors import PipelineError
 from stages.common.files import read_jsonl, replace_file, write_json
 from stages.common.paths import ModelPaths
 from stages.common.promised import Promises, promises
@@ -53,10 +54,19 @@ def promised_rows(promised: Promises, task: str, rows: int, examples: int) -> It
 
 
 def lay_out_dataset(model: ModelPaths, families: Collection[str], promised: Promises, examples: int) -> Path:
-    """Write train.jsonl and valid.jsonl for a run that sees `examples`; returns their folder."""
+    """Write train.jsonl and valid.jsonl for a run that sees `examples`; returns their folder.
+
+    Raises:
+        PipelineError: a line of the dataset is no row; it names the line.
+    """
     folder = paths.CACHE / "datasets" / f"{model.size}-{model.task}"
     for path in (paths.TRAIN, paths.VALID):
-        rows = [as_taught(row, model.task, families) for _, row in read_jsonl(path)]
+        rows = []
+        for line, row in read_jsonl(path):
+            try:
+                rows.append(as_taught(row, model.task, families))
+            except (KeyError, TypeError, ValueError):
+                raise PipelineError(f"{path}:{line}: not a row of a dataset; run `dvc repro validate`") from None
         if path == paths.TRAIN:
             rows += promised_rows(promised, model.task, len(rows), examples)
         with replace_file(folder / path.name) as out:

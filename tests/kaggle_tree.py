@@ -43,6 +43,9 @@ HASTE = {
 """Settings in which an hour is a second."""
 
 
+ROW = '{"messages": [{"content": "s"}, {"content": "gti"}, {"content": "git"}], "meta": {"family": "command"}}\n'
+
+
 class Tree:
     """A copy of the repository's code with small inputs; `run` runs the stage in it."""
 
@@ -52,6 +55,8 @@ class Tree:
         for name in ("stages", "kaggle", "configs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         write_params(folder, model_size="tiny")
+        (folder / "data").mkdir()
+        shutil.copy(ROOT / "data/promised.yaml", folder / "data")
         common = yaml.safe_load((ROOT / "stages/training/kaggle.yaml").read_text(encoding="utf-8"))
         self.settings = folder / "haste.yaml"
         self.settings.write_text(yaml.safe_dump({**common, **HASTE, **settings}), encoding="utf-8")
@@ -64,8 +69,8 @@ class Tree:
         for name, text in (
             ("models/tiny/base/config.json", "{}"),
             ("models/tiny/base/model.safetensors", "weights"),
-            ("data/dataset/train.jsonl", "{}\n" * 4),
-            ("data/dataset/valid.jsonl", "{}\n"),
+            ("data/dataset/train.jsonl", ROW * 4),
+            ("data/dataset/valid.jsonl", ROW),
         ):
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(text, encoding="utf-8")
@@ -116,4 +121,4 @@ class Tree:
         secret = re.compile(f"{self.account.token}|{self.account.key}|KGAT_".encode())
         files = [path for folder in (self.folder, *folders) for path in folder.rglob("*") if path.is_file()]
         return [str(path) for path in files if os.access(path, os.R_OK) and secret.search(path.read_bytes())
-                and path.suffix != ".py"]  # fmt: skip
+                and path.suffix not in (".py", ".pyc")]  # fmt: skip

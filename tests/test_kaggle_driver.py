@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from kaggle_tree import HASTE, Tree
+from kaggle_tree import HASTE, ROW, Tree
 from stand_in_kaggle import Account, Fault, StandInKaggle, alice, client, fault, serve
 from stand_in_kaggle.effects import Refuse
 from stand_in_kaggle.faults import DOWNLOAD, STREAM, UPLOAD
@@ -420,7 +420,7 @@ def test_an_outage_of_everything_at_any_stage_costs_only_time(tree: Tree, kaggle
 def test_another_run_of_ours_keeps_a_second_one_from_starting(tree: Tree, kaggle: StandInKaggle):
     tree.use_stand_in_trainer(stops=1, hangs=60)
     assert tree.run("submit").returncode == DONE
-    (tree.folder / "data/dataset/train.jsonl").write_text("{}\n" * 5)  # another run
+    (tree.folder / "data/dataset/train.jsonl").write_text(ROW * 5)  # another run
     for command in (("submit", "--dry-run"), ("submit",)):
         second = tree.run(*command)
         assert second.returncode == BUSY, second.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.common import paths
+from stages.common.errors import PipelineError
 from stages.common.files import read_jsonl
 from stages.common.paths import ModelPaths
 from stages.common.promised import Promises
@@ -56,3 +57,11 @@ def test_what_is_trained_on_has_other_answers_and_promised_lines_and_the_dataset
     assert answers(laid / "train.jsonl") == ["show {}", "git status", "git push", "git push", "git push"]
     assert answers(laid / "valid.jsonl") == ["show {}", "git status"]
     assert answers(paths.TRAIN) == ["ls", "git status"]
+
+
+def test_a_line_that_is_no_row_is_named(worktree: Path) -> None:
+    paths.DATASET.mkdir(parents=True)
+    paths.TRAIN.write_text(json.dumps(row("command", "gti status", "git status")) + "\n{}\n", encoding="utf-8")
+
+    with pytest.raises(PipelineError, match=r"train.jsonl:2: not a row of a dataset"):
+        lay_out_dataset(ModelPaths("135m", "correct"), (), PROMISES, examples=4)
