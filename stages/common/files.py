@@ -1,5 +1,7 @@
 """Files that are either whole or absent: everything is written beside its name, then renamed over it."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import hashlib
@@ -11,17 +13,17 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-import yaml
+from typing import IO, TYPE_CHECKING, Any
 
 from stages.common.errors import PipelineError
+
+if TYPE_CHECKING:
+    import yaml  # at run time only where it is used: `make venv` comes before any package
 
 FROM_GIT = "restore it from git, and run from the repository's root"
 FROM_REPRO = "run `dvc repro`, which makes it"
 
 _BLOCK = 1 << 20
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 _JSON_KEY = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}]')
 
 
@@ -163,10 +165,13 @@ def read_yaml(path: Path) -> Any:
     Raises:
         PipelineError: it is missing or malformed; names the line.
     """
+    import yaml
+
     text = _read_text(path, FROM_GIT)
     loader = None
     try:
-        loader = _YAML(text)
+        # libyaml's parser, where PyYAML was built with it
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         document = loader.get_single_node()
         if document is None:
             return None
@@ -196,6 +201,8 @@ def _read_text(path: Path, remedy: str) -> str:
 
 def _require_each_key_once(document: yaml.Node, path: Path) -> None:
     """Look through the nodes as they are written, before a merge key (`<<`) rightly adds what they override."""
+    import yaml
+
     waiting, looked_at = [document], set()
     while waiting:
         node = waiting.pop()
