@@ -23,7 +23,15 @@ from stages.common import config
 from stages.common.cli import run_stage
 from stages.common.errors import PipelineError
 from stages.common.files import read_json, replace_file, sha256_file, write_json
-from stages.measuring.baseline import Baseline, Figures, IncomparableError, find_baseline, find_commit, finite
+from stages.measuring.baseline import (
+    Baseline,
+    Figures,
+    IncomparableError,
+    amount,
+    find_baseline,
+    find_commit,
+    proportion,
+)
 
 Verdict = Literal["green", "red", "none", "incomparable"]
 _COMPARED = {"eval": "exact_match", "fidelity": "perplexity"}
@@ -47,27 +55,20 @@ class Gate:
     note: str | None = None
 
 
-def at_least(name: str, value: Any, limit: float) -> Gate:
+def at_least(name: str, figure: float | None, limit: float) -> Gate:
     """Green if the figure is there and not below its limit."""
-    figure = finite(value)
     return Gate(name, figure, f">= {limit:g}", None, _colour(figure is not None and figure >= limit))
 
 
-def at_most(name: str, value: Any, limit: float) -> Gate:
+def at_most(name: str, figure: float | None, limit: float) -> Gate:
     """Green if the figure is there and not above its limit."""
-    figure = finite(value)
     return Gate(name, figure, f"<= {limit:g}", None, _colour(figure is not None and figure <= limit))
 
 
 def loads(figures: Figures) -> Gate:
     """Green if llama.cpp loaded the file, which shows in a time that it took."""
-    return Gate(
-        "loads",
-        finite(figures.get("load_ms")),
-        "a time",
-        None,
-        _colour(finite(figures.get("load_ms")) is not None),
-    )
+    load_ms = amount(figures.get("load_ms"))
+    return Gate("loads", load_ms, "a time", None, _colour(load_ms is not None))
 
 
 def not_below_baseline(now: Figures, baseline: Baseline, run_sd: float) -> Gate:
@@ -80,8 +81,8 @@ def not_below_baseline(now: Figures, baseline: Baseline, run_sd: float) -> Gate:
     larger than it need be. .88 of 1,000 is green against .90 with `run_sd` 0 and .01; .867 only with .01.
     """
     name = "exact_match_vs_baseline"
-    new, new_n = finite(now.get("exact_match")), finite(now.get("exact_match_n"))
-    old, old_n = finite(baseline.figures.get("exact_match")), finite(baseline.figures.get("exact_match_n"))
+    new, new_n = proportion(now.get("exact_match")), amount(now.get("exact_match_n"))
+    old, old_n = proportion(baseline.figures.get("exact_match")), amount(baseline.figures.get("exact_match_n"))
     if new is None or not new_n:
         return Gate(name, None, "not significantly below", old, "red")
     if baseline.problem or old is None or not old_n:
@@ -98,7 +99,7 @@ def not_below_baseline(now: Figures, baseline: Baseline, run_sd: float) -> Gate:
 def not_worse_perplexity(now: Figures, baseline: Baseline, ratio: float) -> Gate:
     """Green unless perplexity rose above `ratio` times the baseline's."""
     name = "perplexity_vs_baseline"
-    new, old = finite(now.get("perplexity")), finite(baseline.figures.get("perplexity"))
+    new, old = amount(now.get("perplexity")), amount(baseline.figures.get("perplexity"))
     if new is None:
         return Gate(name, None, f"<= {ratio:g} x baseline", old, "red")
     if baseline.problem or old is None:
@@ -115,20 +116,24 @@ def _colour(passed: bool) -> Verdict:
 
 
 def judge(now: Figures, baseline: Baseline, limits: config.GateParams) -> list[Gate]:
-    """All gates, for the merged figures of one quant."""
+    """All gates, for the merged figures of one quant. A figure that cannot be (NaN, 1.5, -3) is none, so red."""
+
+    def share(name: str) -> float | None:
+        return proportion(now.get(name))
+
     return [
-        at_least("exact_match", now.get("exact_match"), limits.exact_match_min),
-        at_least("golden_exact_match", now.get("golden_exact_match"), limits.golden_exact_match_min),
-        at_least("promised_exact_match", now.get("promised_exact_match"), limits.promised_exact_match_min),
-        at_least("left_as_typed_rate", now.get("left_as_typed_rate"), limits.left_as_typed_min),
+        at_least("exact_match", share("exact_match"), limits.exact_match_min),
+        at_least("golden_exact_match", share("golden_exact_match"), limits.golden_exact_match_min),
+        at_least("promised_exact_match", share("promised_exact_match"), limits.promised_exact_match_min),
+        at_least("left_as_typed_rate", share("left_as_typed_rate"), limits.left_as_typed_min),
         not_below_baseline(now, baseline, limits.baseline_run_sd),
-        at_most("perplexity_ratio", now.get("perplexity_ratio"), limits.perplexity_ratio_max),
+        at_most("perplexity_ratio", amount(now.get("perplexity_ratio")), limits.perplexity_ratio_max),
         not_worse_perplexity(now, baseline, limits.baseline_perplexity_ratio_max),
-        at_most("kl_divergence", now.get("kl_divergence"), limits.kl_divergence_max),
-        at_most("latency_p95_ms", now.get("latency_p95_ms"), limits.latency_p95_max_ms),
-        at_most("changed_correct_rate", now.get("changed_correct_rate"), limits.changed_correct_rate_max),
-        at_most("danger_added_rate", now.get("danger_added_rate"), limits.danger_added_rate_max),
-        at_most("runaway_rate", now.get("runaway_rate"), limits.runaway_rate_max),
+        at_most("kl_divergence", amount(now.get("kl_divergence")), limits.kl_divergence_max),
+        at_most("latency_p95_ms", amount(now.get("latency_p95_ms")), limits.latency_p95_max_ms),
+        at_most("changed_correct_rate", share("changed_correct_rate"), limits.changed_correct_rate_max),
+        at_most("danger_added_rate", share("danger_added_rate"), limits.danger_added_rate_max),
+        at_most("runaway_rate", share("runaway_rate"), limits.runaway_rate_max),
         loads(now),
     ]
 

@@ -41,6 +41,11 @@ def stage(body: str, folder: Path, **extra) -> subprocess.CompletedProcess[str]:
             "sample: error: a process of this stage was killed",
         ),
         ("open('/nowhere/at/all')", "sample: error: No such file or directory on /nowhere/at/all"),
+        (
+            "raise OSError(errno.EROFS, 'Read-only file system', '.cache')",
+            "sample: error: Read-only file system on .cache in /tmp",
+        ),
+        ("raise OSError(errno.EPIPE, 'Broken pipe')", "the program that reads its output has ended"),
     ],
 )
 def test_a_foreseen_error_is_one_line(tmp_path: Path, body: str, line: str) -> None:

@@ -75,10 +75,21 @@ def test_each_gate_can_fail_by_itself(gate: str, figures: dict) -> None:
     assert [name for name, verdict in found.items() if verdict == "red"] == [gate]
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), "0.9", True])
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), "0.9", True, -0.5])
 @pytest.mark.parametrize("figure", sorted(set(GOOD) - {"exact_match_n"}))
 def test_a_figure_that_was_not_measured_is_red(figure: str, value: object) -> None:
     assert "red" in verdicts({figure: value}).values()
+
+
+@pytest.mark.parametrize("value", [1.5, 200])
+@pytest.mark.parametrize("figure", sorted(name for name in GOOD if name.endswith(("_match", "_rate"))))
+def test_a_proportion_above_one_is_red(figure: str, value: float) -> None:
+    assert "red" in verdicts({figure: value}).values()
+
+
+@pytest.mark.parametrize("count", [0, -1000, None])
+def test_a_figure_of_no_rows_is_red(count: object) -> None:
+    assert verdicts({"exact_match_n": count})["exact_match_vs_baseline"] == "red"
 
 
 def test_a_loss_of_exact_match_beyond_the_noise_is_red() -> None:

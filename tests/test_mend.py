@@ -66,6 +66,30 @@ def test_a_process_is_dvc_if_that_is_what_runs_and_not_if_it_is_only_named(
         process.kill()
 
 
+def test_a_second_run_beside_a_living_dvc_is_refused_in_one_line(committed: Path, root: Path) -> None:
+    Path("dvc").write_text("print('up', flush=True); import time; time.sleep(60)")
+    with subprocess.Popen([sys.executable, "dvc", "repro"], stdout=subprocess.PIPE) as first:
+        first.stdout.readline()
+        lock = Path(".dvc/tmp/rwlock")
+        lock.parent.mkdir(parents=True)
+        lock.write_text(f'{{"write": {{"a": {{"pid": {first.pid}, "cmd": "dvc repro"}}}}, "read": {{}}}}')
+        second = subprocess.run(
+            [sys.executable, "-m", "stages.common.mend"],
+            env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
+        )  # fmt: skip
+        first.kill()
+
+    assert second.returncode == 1
+    [line] = second.stderr.splitlines()
+    assert line.startswith(
+        f"mend: error: another dvc is at work in {Path.cwd()}: process {first.pid}; wait for it"
+    )
+    assert lock.is_file()
+    first.wait()
+    assert mend(root) == ""
+    assert not lock.exists()
+
+
 # a kill between dvc's truncating the file and its last write leaves any beginning of it
 @pytest.mark.parametrize("left", [0, 8, len("schema: '2.0'\nsta"), len(WHOLE) - len("ize: 12\n")])
 def test_half_a_dvc_lock_is_replaced_by_the_committed_one_and_kept_aside(

@@ -51,6 +51,13 @@ def one_line(error: Exception) -> str:
         where = f" on {error.filename}" if error.filename else ""
         if error.errno == errno.ENOSPC:
             return f"the disk is full{where}; free some space and run again: finished stages are kept"
+        if error.errno == errno.EPIPE:
+            return "the program that reads its output has ended; run again without it"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return (
+                f"{error.strerror}{where} in {Path.cwd()}; run as the owner of this folder, "
+                "or copy it to where you may write"
+            )
         return f"{error.strerror or error}{where}"
     return " ".join(str(error).split("\n"))
 

@@ -407,7 +407,9 @@ def _suggestion(key: str, known: Any) -> str:
 
 
 def main() -> None:
-    """Validate every section of params.yaml and of the chosen size's file."""
+    """Validate every section of params.yaml and of the chosen size's file, and what is read only hours later."""
+    from stages.common.promised import promises  # which has its shells from here
+
     for read in (
         seed,
         task,
@@ -421,6 +423,7 @@ def main() -> None:
         train_config,
         left_as_typed,
         model_card,
+        promises,
     ):
         read()
 

@@ -21,6 +21,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils import strictyaml
 
 from stages.common.cli import run_stage
+from stages.common.errors import PipelineError
 from stages.common.files import replace_file
 
 _RWLOCK = Path(".dvc/tmp/rwlock")
@@ -69,9 +70,18 @@ def committed() -> str | None:
 
 
 def free_rwlock() -> None:
-    """Remove the rwlock unless a live dvc is named in it."""
-    if _RWLOCK.is_file() and not any(map(is_running_dvc, holders(_RWLOCK.read_text(encoding="utf-8")))):
-        _RWLOCK.unlink()
+    """Remove the rwlock.
+
+    Raises:
+        PipelineError: a live dvc is named in it. dvc itself would say how to remove its lock.
+    """
+    if not _RWLOCK.is_file():
+        return
+    if running := sorted(filter(is_running_dvc, holders(_RWLOCK.read_text(encoding="utf-8")))):
+        raise PipelineError(
+            f"another dvc is at work in {Path.cwd()}: process {running[0]}; wait for it or end it, then run again"
+        )
+    _RWLOCK.unlink()
 
 
 def restore_lock() -> None:

@@ -97,6 +97,18 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def amount(value: Any) -> float | None:
+    """As `finite`, of what cannot be negative: None where it is."""
+    figure = finite(value)
+    return figure if figure is not None and figure >= 0 else None
+
+
+def proportion(value: Any) -> float | None:
+    """As `finite`, of a share or a rate: None for one that is not between 0 and 1."""
+    figure = finite(value)
+    return figure if figure is not None and 0 <= figure <= 1 else None
+
+
 def _figures(commit: str, quant: str, compared: dict[Path, str]) -> Figures:
     """What the metrics files held at the commit, by `dvc metrics diff`.
 
