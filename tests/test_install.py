@@ -53,7 +53,9 @@ def commit(folder: Path) -> Path:
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`make venv`, with the folder `index` for an index."""
-    given = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "index"), **environment}
+    # the suite is itself run by make, and a make within another one prints more
+    outer = {name: value for name, value in os.environ.items() if name not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
+    given = {**outer, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "index"), **environment}
     argv = ["make", "--no-print-directory", "venv", f"PYTHON={sys.executable}", *arguments]
     return subprocess.run(argv, cwd=folder, env=given, capture_output=True, text=True)
 

@@ -23,7 +23,7 @@ def test_what_a_user_may_change_is_the_tests_own(tmp_path: Path, monkeypatch: py
 
 
 def test_the_tests_of_settings_pass_with_other_settings(root: Path, tmp_path: Path) -> None:
-    for name in ("configs", "data", "dvc.yaml", "kaggle", "pyproject.toml", "stages", "tests"):
+    for name in ("configs", "data", "dvc.yaml", ".dvcignore", "kaggle", "pyproject.toml", "stages", "tests"):
         (tmp_path / name).symlink_to(root / name)
     # pytest resolves links to find conftest.py and its root
     (tmp_path / "tests").unlink()
