@@ -198,7 +198,9 @@ def tree(worktree: Path) -> Path:
 
 
 def test_generate_stops(tree: Path, press: Press) -> None:
-    written = lambda: any(file.stat().st_size for file in tree.glob("data/.*.partial-*/*.jsonl"))  # noqa: E731
+    def written() -> bool:
+        return any(file.stat().st_size for file in tree.glob("data/.*.partial-*/*.jsonl"))
+
     ended = press(sys.executable, "-m", "stages.generate", ready=written)
     require_stopped(ended, "generate", tree)
     assert not (tree / "data/generated.jsonl").exists()
@@ -210,7 +212,10 @@ def test_what_a_killed_generate_left_is_removed_by_the_next_run(tree: Path, pres
     killed.kill()
     killed.wait()
     [left] = tree.glob("data/.*.partial-*")
-    again = lambda: any(folder != left for folder in tree.glob("data/.*.partial-*"))  # noqa: E731
+
+    def again() -> bool:
+        return any(folder != left for folder in tree.glob("data/.*.partial-*"))
+
     require_stopped(press(sys.executable, "-m", "stages.generate", ready=again), "generate", tree)
 
 
@@ -227,7 +232,10 @@ def test_validate_stops(tree: Path, press: Press) -> None:
     roles = ("system", "user", "assistant")
     messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
     (tree / "data/generated.jsonl").write_text((json.dumps({"messages": messages, "meta": meta}) + "\n") * 400_000)
-    judging = lambda: "rows judged" in (tree / "stderr.log").read_text()  # noqa: E731
+
+    def judging() -> bool:
+        return "rows judged" in (tree / "stderr.log").read_text()
+
     ended = press(sys.executable, "-m", "stages.validate", ready=judging)
     require_stopped(ended, "validate", tree)
 
@@ -252,7 +260,10 @@ def test_train_stops(worktree: Path, tiny_base: Path, press: Press) -> None:
     config.write_text(re.sub("examples: 1500", "examples: 100000", config.read_text()))
     shutil.copytree(tiny_base, worktree / "models/tiny/base")
     write_dataset(worktree / "data/dataset", "train", "valid")
-    training = lambda: any(worktree.glob(".cache/checkpoints/*/checkpoint.pt"))  # noqa: E731
+
+    def training() -> bool:
+        return any(worktree.glob(".cache/checkpoints/*/checkpoint.pt"))
+
     ended = press(sys.executable, "-m", "stages.train", ready=training, patience_s=120)
     require_stopped(ended, "train", worktree)
     assert not (worktree / "models/tiny/correct/adapter").exists()
@@ -275,7 +286,10 @@ def test_evaluate_stops_with_requests_open(tree: Path, press: Press) -> None:
         "STAND_IN_FAULT": "stall",
         "STAND_IN_REQUESTS": str(requests),
     }
-    asked = lambda: requests.exists() and '"cache_prompt": true' in requests.read_text()  # noqa: E731
+
+    def asked() -> bool:
+        return requests.exists() and '"cache_prompt": true' in requests.read_text()
+
     ended = press(sys.executable, "-m", "stages.evaluate", ready=asked, environment=environment)
     require_stopped(ended, "evaluate", tree)
     assert not (tree / "metrics").exists()
