@@ -217,3 +217,12 @@ def test_every_quant_is_one_that_the_package_gguf_knows() -> None:
     from gguf import LlamaFileType
 
     assert {f"MOSTLY_{quant}" for quant in get_args(config.Quant)} <= {kind.name for kind in LlamaFileType}
+
+
+@pytest.mark.parametrize("text", ["", "[]\n", "shells: [bash]\nseen: 1\nlnes: []\n", "shells: [bash\n"])
+def test_broken_promises_are_found_before_anything_is_made(worktree: Path, text: str) -> None:
+    config.main()
+    (worktree / "data/promised.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"^data/promised\.yaml") as caught:
+        config.main()
+    assert "\n" not in str(caught.value)
