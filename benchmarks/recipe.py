@@ -3,7 +3,7 @@
 In: the base and the dataset of the size in hand. Each argument is a variant, the settings of `train` in
 configs/<size>.yaml that it has differently; without any, it is the recipe as it is.
 
-    python -m benchmarks.recipe --examples 2400 learning_rate=0.0007,rows_per_step=1 backward_share=0.5
+    python -m benchmarks.recipe --examples 2400 flatten=0 learning_rate=0.0007,rows_per_step=2
 
 Exact match is that of the unquantized model on the answers of the dataset, all tokens of which have to be the most
 likely ones given those before: what greedy decoding would write, without writing it. Time is this process's
@@ -15,15 +15,17 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 from tqdm import tqdm
 
 from benchmarks.training import training_of, with_environment_of_the_stage
-from stages.common.config import TrainConfig, model_paths, train_config
+from stages.common.config import TrainConfig, left_as_typed, model_paths, task, train_config
+from stages.common.lessons import lessons, read_as_taught
 from stages.common.paths import TRAIN, VALID
+from stages.common.promised import promises
 from stages.training.local import TRAINER
 
 VALIDATION_ROWS = 600
@@ -58,8 +60,10 @@ def exact_match(decoder: Any, steps: Iterable[Any]) -> float:
     return 1 - wrong / total
 
 
-def measure(settings: TrainConfig, seed: int, examples: Any, validation: Any) -> dict[str, float]:
-    """Train on `settings.examples` of the examples and look at the validation rows."""
+def measure(
+    settings: TrainConfig, seed: int, examples: Sequence[Any], validation: Sequence[Any]
+) -> dict[str, float]:
+    """Train on the examples, which were drawn by these settings, and look at the validation rows."""
     from packing import batches, plan
 
     training = training_of(model_paths(), settings, seed)
@@ -86,19 +90,23 @@ def main() -> None:
     given = parser.parse_args()
     with_environment_of_the_stage("benchmarks.recipe")
     sys.path.insert(0, str(TRAINER.parent))
-    from packing import read_rows, tokenize
+    from packing import tokenize
     from train_lora import STOP
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_paths().base)
-    examples = tokenize(tokenizer, read_rows(TRAIN), STOP)
-    rows = random.Random(7).sample(read_rows(VALID), VALIDATION_ROWS)
-    validation = tokenize(tokenizer, rows, STOP)
+    train, valid = (read_as_taught(path, task(), left_as_typed()) for path in (TRAIN, VALID))
+
+    def tokenized(rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
+        return tokenize(tokenizer, [row["messages"] for row in rows], STOP)
+
+    validation = tokenized(random.Random(7).sample(valid, VALIDATION_ROWS))
     print(f"{'variant':60} {'processor s':>11} {'loss':>7} {'exact match':>11}")
     found = {}
     for text in given.variants or [f"examples={given.examples}"]:
         settings = variant(f"examples={given.examples},{text}", train_config())
-        found[text] = figures = measure(settings, given.seed, examples, validation)
+        drawn = lessons(train, promises(), task(), settings.examples, settings.flatten, given.seed)
+        found[text] = figures = measure(settings, given.seed, tokenized(drawn), validation)
         seconds, loss, exact = figures.values()
         print(f"{text:60} {seconds:11} {loss:7} {exact:11}", flush=True)
     print(json.dumps({"examples": given.examples, "seed": given.seed, "variants": found}))

@@ -46,7 +46,7 @@ def training_of(paths: ModelPaths, settings: TrainConfig, seed_value: int) -> An
     run = Run(
         **{"base": paths.base, "base_name": "", "dataset": TRAIN.parent, "adapter": paths.adapter},
         **{"metrics": paths.metrics, "plots": paths.plots, "checkpoints": paths.adapter, "seed": seed_value},
-        settings=Settings(**settings.model_dump()),
+        settings=Settings(**settings.of_the_trainer()),
     )
     return Training(run, place(None), settings.examples)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.downloads import pip_download, run_pip
+from stages.common.downloads import PROGRESS_EVERY_S, Progress, pip_download, run_pip
 from stages.common.errors import PipelineError
 
 
@@ -83,3 +83,22 @@ def test_a_package_that_no_index_has_is_not_a_matter_of_the_network(
 def test_anything_else_is_reported_in_pips_own_words(asked: Path) -> None:
     with pytest.raises(PipelineError, match=r"unpacking: pip failed: .*no-such-file"):
         run_pip("install", "--no-index", "./no-such-file.whl", what="unpacking")
+
+
+def test_a_long_installation_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("installing all")
+    shown.read("Collecting a==1 (from -r requirements.txt (line 1))\n")
+    shown.read("  Downloading a-1-py3-none-any.whl (11 kB)\n")
+    assert capsys.readouterr().out == ""  # it has only begun
+    shown._shown -= PROGRESS_EVERY_S
+    shown.read("Collecting b==1 (from a)\n")
+    assert capsys.readouterr().out == "installing all: 2 packages found, 0 s\n"
+    shown.read("Installing collected packages: b, a\n")
+    assert capsys.readouterr().out == "installing all: unpacking 2 packages, 0 s\n"
+
+
+def test_an_index_that_does_not_answer_is_no_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("installing all")
+    shown._shown -= PROGRESS_EVERY_S
+    shown.read("WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError'\n")
+    assert capsys.readouterr().out == "installing all: the package index does not answer, trying again, 0 s\n"

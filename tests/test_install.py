@@ -142,9 +142,15 @@ def test_a_python_without_venv_is_told_from_one_whose_venv_fails() -> None:
         "The virtual environment was not created successfully because ensurepip is not\navailable. On "
         "Debian/Ubuntu systems, you need to install the python3-venv\npackage using the following command.\n"
     )
-    assert install.why_venv_failed(debian).endswith("apt install python3-venv")
-    full = "Error: [Errno 28] No space left on device: '/x/.venv'\n"
-    assert install.why_venv_failed(full) == f"cannot make .venv: {full.strip()}"
+    assert install.why_venv_failed(debian, free=10**9).endswith("apt install python3-venv")
+    closed = "Error: [Errno 13] Permission denied: '/x/.venv'\n"
+    assert install.why_venv_failed(closed, free=10**9) == f"cannot make .venv: {closed.strip()}"
+
+
+def test_a_venv_that_finds_the_disk_full_says_so_whatever_python_says() -> None:
+    output = "Error: Command '['/x/.venv/bin/python3', '-m', 'ensurepip']' returned non-zero exit status 1.\n"
+    said = install.why_venv_failed(output, free=3_000_000)
+    assert said == "cannot make .venv: 3 MB are left on this disk; free 2 GB and run again"
 
 
 def test_it_runs_before_anything_is_installed(root: Path) -> None:

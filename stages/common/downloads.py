@@ -10,13 +10,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from stages.common.errors import PipelineError
 from stages.common.files import scratch_directory, sha256_file
 from stages.common.paths import CACHE
-from stages.common.processes import die_with_parent
+from stages.common.processes import program
 
+PROGRESS_EVERY_S = 10.0
 _UNWANTED = {
     *("PIP_DRY_RUN", "PIP_IGNORE_REQUIRES_PYTHON", "PIP_NO_DEPS", "PIP_PREFIX", "PIP_PYTHON", "PIP_QUIET"),
     *("PIP_REQUIREMENT", "PIP_REQUIRE_HASHES", "PIP_REQUIRE_VIRTUALENV", "PIP_ROOT", "PIP_TARGET", "PIP_USER"),
@@ -35,11 +37,40 @@ _CAUSE = re.compile(
 _NO_VERSION = re.compile(r"satisfies the requirement (\S+).*\(from versions: (.*)\)")
 
 
+class Progress:
+    """What pip is at, a line every ten seconds: nobody takes minutes of silence for work.
+
+    In: pip's lines. Printed: `installing requirements.txt: 41 packages found, 20 s`.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._began = what, time.monotonic()
+        self._shown = self._began
+        self._found = 0
+        self._now = ""
+
+    def read(self, line: str) -> None:
+        """Take notice of a line, and print one if it is time to."""
+        if line.startswith("Collecting "):
+            self._found += 1
+            self._now = f"{self._found} {'package' if self._found == 1 else 'packages'} found"
+        elif line.startswith("Installing collected packages"):
+            self._now = f"unpacking {self._found} {'package' if self._found == 1 else 'packages'}"
+        elif _NO_CONNECTION.search(line):
+            self._now = "the package index does not answer, trying again"
+        else:
+            return
+        now = time.monotonic()
+        if now - self._shown >= PROGRESS_EVERY_S or "unpacking" in self._now:
+            self._shown = now
+            print(f"{self._what}: {self._now}, {now - self._began:.0f} s", flush=True)
+
+
 def run_pip(*arguments: str | os.PathLike[str], python: Path | str = sys.executable, what: str) -> None:
     """Run pip to its end, in the way that this project needs it.
 
     Args:
-        what: the work, for the error ("fetching llama-cpp-python 0.3.36").
+        what: the work, for the progress and the error ("fetching llama-cpp-python 0.3.36").
 
     Raises:
         PipelineError: it failed; one line says why.
@@ -47,17 +78,21 @@ def run_pip(*arguments: str | os.PathLike[str], python: Path | str = sys.executa
     kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     if kept.get("PIP_RETRIES", "") == "0":
         kept["PIP_RETRIES"] = "1"  # it mentions a broken connection only when it tries again
-    done = subprocess.run(
-        [python, "-I", "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
+    progress, output = Progress(what), []
+    with program(
+        [python, "-I", "-m", "pip", *arguments, "--disable-pip-version-check", "--progress-bar", "off"],
+        what=what,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
         env={**kept, "NO_COLOR": "1", "PIP_USER": "0"},
-        preexec_fn=die_with_parent,
-    )
-    if done.returncode != 0:
-        raise PipelineError(f"{what}: {why_pip_failed(done.stderr + done.stdout)}")
+    ) as pip:
+        for line in pip.stdout or ():
+            output.append(line)
+            progress.read(line)
+    if pip.wait() != 0:
+        raise PipelineError(f"{what}: {why_pip_failed(''.join(output))}")
 
 
 def why_pip_failed(output: str) -> str:

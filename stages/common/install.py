@@ -8,6 +8,7 @@ Alone, with the Python for `.venv`: `python3 -m stages.common.install`. Imports 
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ CONSTRAINTS = Path("constraints.txt")
 
 _STAMP = VENV / "installed"
 _PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
+_VENV_BYTES = 50_000_000  # that an empty environment takes, pip in it
 _INTO_THE_VENV = ("--no-user", "--target=")  # also where pip.conf has `user = true` or a target
 
 
@@ -96,11 +98,14 @@ def make_venv() -> None:
     )
     if done.returncode == 0:
         return
-    raise PipelineError(f"{sys.executable} {why_venv_failed(done.stdout + done.stderr)}")
+    free = shutil.disk_usage(Path.cwd()).free
+    raise PipelineError(f"{sys.executable} {why_venv_failed(done.stdout + done.stderr, free)}")
 
 
-def why_venv_failed(output: str) -> str:
-    """What the output of `python -m venv` means."""
+def why_venv_failed(output: str, free: int) -> str:
+    """What the output of `python -m venv` means; on a full disk, with `free` bytes, it speaks of anything else."""
+    if free < _VENV_BYTES:
+        return f"cannot make {VENV}: {free / 1e6:.0f} MB are left on this disk; free 2 GB and run again"
     if "ensurepip is not" in output or "No module named venv" in output or "No module named ensurepip" in output:
         return "has no venv module; on Debian and Ubuntu: apt install python3-venv"
     lines = [line.strip() for line in output.splitlines() if line.strip()]

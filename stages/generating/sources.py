@@ -18,7 +18,9 @@ class CommandPopularity:
     """How likely a command, or a word after it, is in one shell: by its weight or by its everyday lines."""
 
     def __init__(self, grammar: Grammar, tables: Tables) -> None:
-        self._grammar, self._installed = grammar, tables.mistakes["installed_on_windows"]
+        self._grammar = grammar
+        is_posix = system_of(grammar.shell) == "posix"
+        self._added = tables.mistakes["shell_aliases" if is_posix else "installed_on_windows"]
         self.weights, self.shares = command_weights(tables, grammar.shell)
         self._least = min(self.weights.values(), default=1.0) / 4
         self.counts: Counter[tuple[str, ...]] = Counter()
@@ -61,7 +63,7 @@ class CommandPopularity:
         else:
             native = ("cmd", "psscriptanalyzer")
             names |= {key: None for key, node in self._grammar.commands.items() if node.source in native}
-            names |= dict.fromkeys(self._installed)
+        names |= dict.fromkeys(self._added)
         return {name: self.weights.get(name, self._least) for name in names}
 
 
