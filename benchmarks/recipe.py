@@ -3,7 +3,7 @@
 In: the base and the dataset of the size in hand. Each argument is a variant, the settings of `train` in
 configs/<size>.yaml that it has differently; without any, it is the recipe as it is.
 
-    python -m benchmarks.recipe --examples 2400 flatten=0 learning_rate=0.0007,rows_per_step=2
+    python -m benchmarks.recipe --examples 2400 layers=30 learning_rate=0.001,rows_per_step=2
 
 Exact match is that of the unquantized model on the answers of the dataset, all tokens of which have to be the most
 likely ones given those before: what greedy decoding would write, without writing it. Time is this process's
@@ -105,7 +105,7 @@ def main() -> None:
     found = {}
     for text in given.variants or [f"examples={given.examples}"]:
         settings = variant(f"examples={given.examples},{text}", train_config())
-        drawn = lessons(train, promises(), task(), settings.examples, settings.flatten, given.seed)
+        drawn = lessons(train, promises(), task(), settings.examples, given.seed)
         found[text] = figures = measure(settings, given.seed, tokenized(drawn), validation)
         seconds, loss, exact = figures.values()
         print(f"{text:60} {seconds:11} {loss:7} {exact:11}", flush=True)

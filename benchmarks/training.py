@@ -46,9 +46,9 @@ def training_of(paths: ModelPaths, settings: TrainConfig, seed_value: int) -> An
     run = Run(
         **{"base": paths.base, "base_name": "", "dataset": TRAIN.parent, "adapter": paths.adapter},
         **{"metrics": paths.metrics, "plots": paths.plots, "checkpoints": paths.adapter, "seed": seed_value},
-        settings=Settings(**settings.of_the_trainer()),
+        settings=Settings(**settings.model_dump()),
     )
-    return Training(run, place(None), settings.examples)
+    return Training(run, place(None, rows_per_step=settings.rows_per_step), settings.examples)
 
 
 def ours(paths: ModelPaths, examples: Sequence[Any], settings: TrainConfig) -> Steps:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from lora_layers import DecoderLayer
+from decoder import Decoder
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.import_utils import is_torchao_available
 from safetensors import SafetensorError
@@ -51,34 +51,72 @@ class Adapter:
         trained = [p for p in self.peft.parameters() if p.requires_grad]
         self.values = nn.Parameter(torch.cat([p.detach().float().flatten() for p in trained]))
         self.values.grad = torch.zeros_like(self.values)
-        self._views: dict[int, Tensor] = {}
+        self._starts: dict[int, int] = {}
         begin = 0
         for parameter in trained:
-            view = self.values.detach()[begin : begin + parameter.numel()].view(parameter.shape)
-            view.grad = self.values.grad[begin : begin + parameter.numel()].view(parameter.shape)
-            parameter.data = view
-            self._views[id(parameter)] = view
+            self._starts[id(parameter)] = begin
+            parameter.data = self._part(self.values.detach(), parameter)
             begin += parameter.numel()
 
-    def attach(self, layers: list[DecoderLayer]) -> None:
-        """Give every adapted layer its masters."""
-        decoder = self.peft.get_base_model().model
+    def attach(self, decoder: Decoder, lanes: int = 1) -> list[Decoder]:
+        """Give every adapted layer its masters; returns `lanes` decoders that share all but their gradients.
+
+        So as many threads can go through the model at the same time. The first one's gradient is that of `values`;
+        `collect` adds the others' to it.
+        """
         self._groups = []
-        for layer, module in list(zip(layers, decoder.layers, strict=True))[self.first_layer :]:
-            attention, mlp = module.self_attn, module.mlp
-            for group, linears in (
-                (layer.qkv, [attention.q_proj, attention.k_proj, attention.v_proj]),
-                (layer.out, [attention.o_proj]),
-                (layer.gate_up, [mlp.gate_proj, mlp.up_proj]),
-                (layer.down, [mlp.down_proj]),
-            ):
-                group.attach([self._masters(linear) for linear in linears], self.scale)
+        for number in self._adapted(decoder):
+            for group, pairs in zip(decoder.layers[number].groups, self._pairs(number), strict=True):
+                group.attach([(a.data, b.data) for a, b in pairs], self.scale)
                 self._groups.append(group)
         self.refresh()
+        self._others = [torch.zeros_like(self.values.grad) for _ in range(lanes - 1)]
+        return [self._lane(decoder, gradient) for gradient in (self.values.grad, *self._others)]
 
-    def _masters(self, linear: nn.Module) -> tuple[Tensor, Tensor]:
-        a, b = linear.lora_A["default"].weight, linear.lora_B["default"].weight
-        return self._views[id(a)], self._views[id(b)]
+    def _lane(self, decoder: Decoder, gradient: Tensor) -> Decoder:
+        """The decoder whose backward pass adds to `gradient`, a vector as long as `values`."""
+        layers = list(decoder.layers)
+        for number in self._adapted(decoder):
+            groups = [
+                group.with_gradients([(self._part(gradient, a), self._part(gradient, b)) for a, b in pairs])
+                for group, pairs in zip(layers[number].groups, self._pairs(number), strict=True)
+            ]
+            layers[number] = layers[number].with_groups(groups)
+        return decoder.with_layers(layers)
+
+    def _adapted(self, decoder: Decoder) -> range:
+        """The numbers of the layers that carry an adapter."""
+        return range(self.first_layer, len(decoder.layers))
+
+    def _pairs(self, number: int) -> list[list[tuple[Tensor, Tensor]]]:
+        """The parameters (A, B) of a layer's projections, by the groups of `DecoderLayer.groups`."""
+        layer = self.peft.get_base_model().model.layers[number]
+        attention, mlp = layer.self_attn, layer.mlp
+        linears = (
+            [attention.q_proj, attention.k_proj, attention.v_proj],
+            [attention.o_proj],
+            [mlp.gate_proj, mlp.up_proj],
+            [mlp.down_proj],
+        )
+        return [
+            [(each.lora_A["default"].weight, each.lora_B["default"].weight) for each in group] for group in linears
+        ]
+
+    def _part(self, vector: Tensor, parameter: Tensor) -> Tensor:
+        """The part of a vector as long as `values` that is this parameter's, in its shape."""
+        begin = self._starts[id(parameter)]
+        return vector[begin : begin + parameter.numel()].view(parameter.shape)
+
+    def clear_gradients(self) -> None:
+        """Set the gradient of every lane to zero."""
+        for gradient in (self.values.grad, *self._others):
+            gradient.zero_()
+
+    def collect(self) -> Tensor:
+        """The sum of all lanes' gradients, in `values.grad`: always in the same order, so to the same bytes."""
+        for gradient in self._others:
+            self.values.grad.add_(gradient)
+        return self.values.grad
 
     def refresh(self) -> None:
         """Bring the compute-format copies up to date; call after every change of `values`."""

@@ -1,11 +1,12 @@
 """A whole model for training: embedding, decoder layers, loss on the answer tokens; forward and backward.
 
-In: a Llama or Qwen3 model of `transformers` and a `packing.Step`. Out: the loss, and gradients in the adapter's
-masters. See `lora_layers.py` for why this is not autograd.
+In: a Llama or Qwen3 model of `transformers` and a `packing.Step`. Out: the loss, and the adapter's gradients. See
+`lora_layers.py` for why this is not autograd.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -37,6 +38,12 @@ class Decoder:
         self.embedding = body.embed_tokens.weight.detach()
         self.logits, self.times_head = products(model.lm_head.weight.detach().to(dtype))
 
+    def with_layers(self, layers: list[DecoderLayer]) -> Decoder:
+        """The same model with other `layers`."""
+        other = copy.copy(self)
+        other.layers = layers
+        return other
+
     def _shape(self, step: Step) -> StepShape:
         probe = torch.empty(0, dtype=torch.float32, device=step.ids.device)
         cos, sin = self.rotary(probe, step.positions[None])
@@ -54,7 +61,7 @@ class Decoder:
 
     @torch.no_grad()
     def loss_and_gradients(self, step: Step, weight: float, share: float = 1.0) -> Tensor:
-        """The same sum; adds `weight` times its gradient to the adapters' masters.
+        """The same sum; adds `weight` times its gradient to the adapters' gradients.
 
         Of the step's examples only the `share` with the greatest losses is taken through the backward pass: the
         others are known already and their gradients are next to nothing (selective backpropagation, Jiang et al.

@@ -19,6 +19,8 @@ Product = Callable[[Tensor], Tensor]
 Item = TypeVar("Item")
 
 _FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LANES = 2  # what every machine can have: the cores decide neither on the bytes of the adapter nor on its quality
+_THREADS = torch.get_num_threads()  # of a process that has set nothing yet: its cores, or OMP_NUM_THREADS
 _AMPERE = (8, 0)  # the first compute capability with bf16 products; a T4 is 7.5
 
 
@@ -28,10 +30,14 @@ class PlacementError(Exception):
 
 @dataclass(frozen=True)
 class Placement:
-    """A training process's device, the format of its products, and its place among `processes`."""
+    """A training process's device, the format of its products, and its place among `processes`.
+
+    `lanes` is the number of threads in which it works on a step's rows (`lanes.py`).
+    """
 
     device: torch.device
     dtype: torch.dtype
+    lanes: int = 1
     rank: int = 0
     processes: int = 1
 
@@ -42,7 +48,7 @@ class Placement:
     @property
     def made_with(self) -> str:
         """What a sum's rounding depends on besides its terms."""
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        threads = f", {self.lanes} x {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return f"torch {torch.__version__}, {self.processes} x {self.device.type}{threads}"
 
     @property
@@ -69,8 +75,10 @@ class Placement:
         return shared.item()
 
 
-def place(number_format: str | None, device: str = "cpu") -> Placement:
+def place(number_format: str | None, device: str = "cpu", rows_per_step: int = 1) -> Placement:
     """Take this process's part of `device`, "cpu" or "cuda"; `number_format` None means the fastest one here.
+
+    On a CPU a step's rows are worked on in two lanes, which share the cores.
 
     Raises:
         PlacementError: torch sees no such GPU.
@@ -85,14 +93,17 @@ def place(number_format: str | None, device: str = "cpu") -> Placement:
             )
         torch.cuda.set_device(local)
         where, backend = torch.device("cuda", local), "nccl"
+        lanes = 1
     else:
         where, backend = torch.device("cpu"), "gloo"
+        lanes = min(_LANES, rows_per_step)
+        torch.set_num_threads(max(1, _THREADS // lanes))
     if processes > 1:
         dist.init_process_group(backend)
     chosen = [number_format or _name(_fastest_on_gpu(where) if device == "cuda" else fastest_format())]
     if processes > 1:
         dist.broadcast_object_list(chosen, src=0)  # each has measured for itself
-    return Placement(where, _FORMATS[chosen[0]], rank, processes)
+    return Placement(where, _FORMATS[chosen[0]], lanes, rank, processes)
 
 
 def leave() -> None:

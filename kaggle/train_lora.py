@@ -27,8 +27,9 @@ import torch
 from adapter import Adapter, hide_broken_torchao
 from checkpoint import CheckpointError, Checkpoints, file_digests, run_key
 from decoder import Decoder
+from lanes import Lanes
 from loss_scale import LossScale
-from packing import DataError, Example, batches, build, plan, read_rows, tokenize
+from packing import DataError, Example, batches, plan, read_rows, tokenize
 from placement import Placement, PlacementError, leave, place
 from run_files import Curves, Run, read_run, write_results
 from schedule import Schedule, crossed
@@ -58,7 +59,7 @@ class Training:
         model = AutoModelForCausalLM.from_pretrained(run.base, dtype="auto").to(placement.device)
         self.adapter = Adapter(model, settings.rank, settings.alpha, settings.layers, run.seed)
         self.decoder = Decoder(self.adapter.peft.get_base_model(), placement.dtype)
-        self.adapter.attach(self.decoder.layers)
+        self.lanes = Lanes(self.adapter.attach(self.decoder, placement.lanes), placement.device)
         self.optimizer = torch.optim.AdamW(
             [self.adapter.values],
             lr=settings.learning_rate,
@@ -125,24 +126,20 @@ class Training:
 
     def _backward(self, examples: Sequence[Example], rows: Sequence, answers: int) -> float:
         """Leave the gradient of the mean loss over all processes' `answers` in the adapter; returns that loss."""
-        gradient = self.adapter.values.grad
-        gradient.zero_()
-        loss = torch.zeros((), device=self.placement.device)
-        if rows:
-            batch = build(examples, rows).to(self.placement.device)
-            loss = self.decoder.loss_and_gradients(batch, self.scale.value / answers, self.backward_share)
-        self.placement.sum(gradient)
+        self.adapter.clear_gradients()
+        loss = self.lanes.loss_and_gradients(examples, rows, self.scale.value / answers, self.backward_share)
+        gradient = self.placement.sum(self.adapter.collect())
         if self.scale.value != 1:
             gradient.div_(self.scale.value)
         return self.placement.sum(loss).item() / answers
 
     def validate(self, examples: Sequence[Example], settings: object) -> float:
         """Mean loss over the answer tokens of the validation sample."""
-        total, answers = 0.0, 0
-        for batch in self.placement.share(list(batches(examples, settings.row_tokens, settings.rows_per_step))):
-            total += self.decoder.loss(batch.to(self.placement.device)).item()
-            answers += len(batch.targets)
-        sums = torch.tensor([total, answers], dtype=torch.float64, device=self.placement.device)
+        steps = self.placement.share(list(batches(examples, settings.row_tokens, settings.rows_per_step)))
+        answers = sum(len(step.targets) for step in steps)
+        sums = torch.tensor(
+            [self.lanes.loss(steps).item(), answers], dtype=torch.float64, device=self.placement.device
+        )
         total, answers = self.placement.sum(sums).tolist()
         self.curves.add_validation(self.step, self.examples, total / answers)
         return total / answers
@@ -194,7 +191,7 @@ def train(run: Run) -> None:
     validation = tokenize(tokenizer, sample, STOP)
     steps = plan(examples, settings.row_tokens, settings.rows_per_step, settings.examples, run.seed)
 
-    placement = place(state["number_format"] if state else None, run.device)
+    placement = place(state["number_format"] if state else None, run.device, settings.rows_per_step)
     training = Training(run, placement, settings.examples)
     if state:
         training.restore(state)

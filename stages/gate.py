@@ -248,7 +248,7 @@ def _recorded(path: Path) -> dict[str, Any]:
         } as record:
             return record
         case _:
-            raise PipelineError(f"{path} is no verdict; run `make repro`")
+            raise PipelineError(f"{path} is no verdict of this version, which `make repro` makes")
 
 
 def _other_figures(path: Path, record: dict[str, Any]) -> str | None:

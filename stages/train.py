@@ -49,14 +49,14 @@ def describe_run(
         "plots": str(model.plots / "train"),
         "checkpoints": str(checkpoints),
         "seed": seed_value,
-        "settings": settings.of_the_trainer(),
+        "settings": settings.model_dump(mode="json"),
     }
 
 
 def describe() -> tuple[ModelPaths, dict[str, object]]:
     """The model in hand and its run."""
     model, settings = model_paths(), train_config()
-    dataset = lay_out(model, left_as_typed(), promises(), settings.examples, settings.flatten, seed())
+    dataset = lay_out(model, left_as_typed(), promises(), settings.examples, seed())
     return model, describe_run(model, size_card(), settings, dataset, seed(), paths.CACHE / "checkpoints")
 
 

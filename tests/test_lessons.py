@@ -10,7 +10,7 @@ import pytest
 from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.common.files import read_jsonl
-from stages.common.lessons import draw, lay_out, lessons
+from stages.common.lessons import lay_out, lessons
 from stages.common.paths import ModelPaths
 from stages.common.promised import Promises
 
@@ -34,11 +34,10 @@ PROMISES = Promises.model_validate(
     }
 )
 ROWS = [row("command", f"ech {n}", f"echo {n}") for n in range(100)]
-COMMON_AND_RARE = ["git status"] * 900 + [f"rare {n}" for n in range(100)]
 
 
-def taught(examples: int, flatten: float = 0.0, seed: int = 1) -> list[dict[str, Any]]:
-    return lessons(ROWS, PROMISES, "correct", examples, flatten, seed)
+def taught(examples: int, seed: int = 1) -> list[dict[str, Any]]:
+    return lessons(ROWS, PROMISES, "correct", examples, seed)
 
 
 def test_a_short_run_sees_as_many_rows_as_it_is_long_each_once() -> None:
@@ -66,26 +65,9 @@ def test_a_long_run_has_every_row() -> None:
     assert [each for each in taught(examples=1000) if each in ROWS] == ROWS
 
 
-@pytest.mark.parametrize(
-    ("flatten", "rare_at_least", "rare_at_most"),
-    [
-        (0.0, 0, 20),
-        (0.5, 50, 80),
-        (1.0, 90, 100),
-    ],  # of 100 drawn, 10 by the rows, 75 by the root, 99 by the answers
-)
-def test_rows_of_rare_answers_are_drawn_more_often_than_they_stand_there(
-    flatten: float, rare_at_least: int, rare_at_most: int
-) -> None:
-    drawn = draw(COMMON_AND_RARE, 100, flatten, seed=1)
-
-    assert len(set(drawn)) == 100
-    assert rare_at_least <= sum(index >= 900 for index in drawn) <= rare_at_most
-
-
 def test_rows_are_drawn_by_the_seed() -> None:
-    assert draw(COMMON_AND_RARE, 100, 0.5, seed=1) == draw(COMMON_AND_RARE, 100, 0.5, seed=1)
-    assert draw(COMMON_AND_RARE, 100, 0.5, seed=1) != draw(COMMON_AND_RARE, 100, 0.5, seed=2)
+    assert taught(40, seed=1) == taught(40, seed=1)
+    assert taught(40, seed=1) != taught(40, seed=2)
 
 
 def test_what_is_laid_out_has_other_answers_and_promised_lines_and_the_dataset_stays(worktree: Path) -> None:
@@ -94,7 +76,7 @@ def test_what_is_laid_out_has_other_answers_and_promised_lines_and_the_dataset_s
     for split in (paths.TRAIN, paths.VALID):
         split.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
 
-    laid = lay_out(ModelPaths("135m", "correct"), ("request",), PROMISES, examples=5, flatten=0.0, seed=1)
+    laid = lay_out(ModelPaths("135m", "correct"), ("request",), PROMISES, examples=5, seed=1)
 
     def answers(file: Path) -> list[str]:
         return [each["messages"][2]["content"] for _, each in read_jsonl(file)]
@@ -109,4 +91,4 @@ def test_a_line_that_is_no_row_is_named(worktree: Path) -> None:
     paths.TRAIN.write_text(json.dumps(row("command", "gti status", "git status")) + "\n{}\n", encoding="utf-8")
 
     with pytest.raises(PipelineError, match=r"train.jsonl:2: not a row of a dataset"):
-        lay_out(ModelPaths("135m", "correct"), (), PROMISES, examples=4, flatten=0.0, seed=1)
+        lay_out(ModelPaths("135m", "correct"), (), PROMISES, examples=4, seed=1)

@@ -75,7 +75,7 @@ def adapted(kind: str, dtype: torch.dtype, layers: int | None = None) -> tuple[D
         adapter.values.add_(torch.randn(adapter.values.shape), alpha=0.1)
     reference = copy.deepcopy(adapter.peft)
     decoder = Decoder(adapter.peft.get_base_model(), dtype)
-    adapter.attach(decoder.layers)
+    [decoder] = adapter.attach(decoder)
     return decoder, adapter, reference
 
 
@@ -302,13 +302,24 @@ def test_every_process_waits_for_the_checkpoint_before_it_leaves(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_one_core_makes_the_adapter_of_two(run):
+    description = run(examples=60, rows_per_step=3)
+    made = []
+    for cores in (1, 2):
+        done = start_trainer(description, threads=cores)
+        assert done.returncode == 0, done.stderr
+        made.append(adapter_digest(description))
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
 def test_a_checkpoint_of_other_threads_is_gone_on_from_and_says_so(run):
     description = run(examples=60)
     whole = json.loads(description.read_text())
     description.write_text(json.dumps({**whole, "stop_at": 0.0}))
     assert start_trainer(description).returncode == 75
     description.write_text(json.dumps(whole))
-    done = start_trainer(description, threads=2)
+    done = start_trainer(description, threads=4)
     assert done.returncode == 0, done.stderr
     assert "going on from step 1 " in done.stderr
     assert "not the same bytes" in done.stderr

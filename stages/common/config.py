@@ -165,7 +165,6 @@ class TrainConfig(Section):
     betas: Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists only
     clip_norm: Annotated[float, Field(gt=0)]
     examples: Positive
-    flatten: Share
     backward_share: Annotated[float, Field(gt=0, le=1)]
     row_tokens: Positive
     rows_per_step: Positive
@@ -173,10 +172,6 @@ class TrainConfig(Section):
     validate_every: Share
     validation_rows: Positive
     checkpoint_every_s: Annotated[float, Field(gt=0)]
-
-    def of_the_trainer(self) -> dict[str, Any]:
-        """What `kaggle/train_lora.py` is told; the rows have been drawn when it starts."""
-        return self.model_dump(mode="json", exclude={"flatten"})
 
 
 class TrainOf(Section):

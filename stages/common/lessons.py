@@ -6,7 +6,6 @@ rows, of which a run sees each once where it sees fewer examples than there are 
 
 import json
 import random
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,25 +18,6 @@ from stages.common.paths import ModelPaths
 from stages.common.promised import Promises
 
 
-def draw(answers: Sequence[str], count: int, flatten: float, seed: int) -> list[int]:
-    """Which `count` rows a run sees, in their order: one of n rows with the same answer weighs n^-flatten.
-
-    The dataset has answers as often as people want them: `git status` hundreds of times, and a short run learns it
-    from a few. With 0 the rows are drawn as they are, with 1 every answer is about as likely as any other.
-
-    >>> draw(["git status"] * 98 + ["nproc", "uptime"], count=3, flatten=1.0, seed=2)
-    [29, 98, 99]
-
-    A weighted draw without replacement is a race in which row i arrives after an exponential time of rate w_i
-    (Efraimidis and Spirakis 2006).
-    """
-    times = Counter(answers)
-    rng = random.Random(seed)
-    arrivals = [rng.expovariate(times[answer] ** -flatten) for answer in answers]
-    first = sorted(range(len(answers)), key=arrivals.__getitem__)[:count]
-    return sorted(first)
-
-
 def promised_rows(promised: Promises, task: str, copies: int) -> Iterator[dict[str, Any]]:
     """`copies` rows of each promised line."""
     for shell, line in promised.in_shells():
@@ -48,23 +28,21 @@ def promised_rows(promised: Promises, task: str, copies: int) -> Iterator[dict[s
 
 
 def lessons(
-    rows: Sequence[dict[str, Any]], promised: Promises, task: str, examples: int, flatten: float, seed: int
+    rows: Sequence[dict[str, Any]], promised: Promises, task: str, examples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """The rows that a run of `examples` goes through, again and again where they are fewer.
+    """The rows that a run of `examples` goes through, drawn by the seed; again and again where they are fewer.
 
     A promised line is seen `promised.seen` times in all: so often in a run that sees every row once at most, less
     often an epoch in a longer one, but once.
     """
     copies = max(1, round(promised.seen * min(1, len(rows) / examples)))
     taught = list(promised_rows(promised, task, copies))
-    answers = [row["messages"][2]["content"] for row in rows]
-    drawn = draw(answers, max(1, examples - len(taught)), flatten, seed)
-    return [rows[index] for index in drawn] + taught
+    count = max(1, examples - len(taught))
+    drawn = rows if count >= len(rows) else random.Random(seed).sample(rows, count)
+    return [*drawn, *taught]
 
 
-def lay_out(
-    model: ModelPaths, families: Collection[str], promised: Promises, examples: int, flatten: float, seed: int
-) -> Path:
+def lay_out(model: ModelPaths, families: Collection[str], promised: Promises, examples: int, seed: int) -> Path:
     """Write train.jsonl and valid.jsonl for a run that sees `examples`; returns their folder.
 
     `families` are those whose lines the size in hand is to leave as typed. Raises what `read_as_taught` raises.
@@ -73,7 +51,7 @@ def lay_out(
     for path in (paths.TRAIN, paths.VALID):
         rows = read_as_taught(path, model.task, families)
         if path == paths.TRAIN:
-            rows = lessons(rows, promised, model.task, examples, flatten, seed)
+            rows = lessons(rows, promised, model.task, examples, seed)
         with replace_file(folder / path.name) as out:
             out.writelines(map(_as_line, rows))
     return folder
