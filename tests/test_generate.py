@@ -396,7 +396,7 @@ def test_the_share_of_unfixable_lines_stays_as_typed(rows) -> None:
 
 def test_unfixable_lines_of_one_template_share_a_group() -> None:
     """So that a model is asked for sentences that it has never seen, not for other names in those that it has."""
-    params = PARAMS.model_copy(update={"families": {"unfixable": 1.0}, "rows": 900, "shells": {"bash": 1.0}})
+    params = PARAMS.model_copy(update={"families": {"unfixable": 1.0}, "rows": 3000, "shells": {"bash": 1.0}})
     found = [row for row in generate(TABLES, params, seed=7) if typed(row).startswith("between ")]
     assert len(found) > 1
     assert len({row["meta"]["group"] for row in found}) == 1

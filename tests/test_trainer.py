@@ -314,12 +314,12 @@ def test_one_core_makes_the_adapter_of_two(run):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_other_threads_is_gone_on_from_and_says_so(run):
-    description = run(examples=60)
+    description = run(examples=60, rows_per_step=1)  # of which all threads make one lane
     whole = json.loads(description.read_text())
     description.write_text(json.dumps({**whole, "stop_at": 0.0}))
     assert start_trainer(description).returncode == 75
     description.write_text(json.dumps(whole))
-    done = start_trainer(description, threads=4)
+    done = start_trainer(description, threads=2)
     assert done.returncode == 0, done.stderr
     assert "going on from step 1 " in done.stderr
     assert "not the same bytes" in done.stderr
