@@ -36,7 +36,10 @@ class Lanes:
     def loss_and_gradients(
         self, examples: Sequence[Example], rows: Sequence[Row], weight: float, share: float
     ) -> Tensor:
-        """The summed loss of the rows; each lane adds `weight` times its rows' gradient to its decoder's."""
+        """The summed loss of the rows; each lane adds `weight` times its rows' gradient to its decoder's.
+
+        Of each lane's examples the `share` with the greatest losses goes through the backward pass.
+        """
 
         def work(decoder: Decoder, lane: Sequence[Row]) -> Tensor:
             return decoder.loss_and_gradients(build(examples, lane).to(self._device), weight, share)
