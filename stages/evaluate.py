@@ -43,9 +43,9 @@ _WARM_UP_REQUESTS = 3
 def read_cases(
     path: Path, limit: int | None, seed: int, task: str = CORRECT, left: Collection[str] = ()
 ) -> list[Case]:
-    """The cases of a split, or a sample of `limit` of them that is the same for the same seed.
+    """The cases of a split, or of those that the size is meant to correct a sample of `limit`, drawn by the seed.
 
-    `left`: the families that the size is meant to leave as typed.
+    `left`: the families that the size is meant to leave as typed. They are few, and all of them are asked.
     """
     cases = []
     for line, row in read_jsonl(path):
@@ -57,9 +57,10 @@ def read_cases(
             raise PipelineError(f"{path}:{line}: not a row of a dataset; run `dvc repro validate`") from None
         accept = tuple(row["meta"].get("accept", ()))
         cases.append(Case(command, assistant, meta, accept, task, results, meta["family"] in left))
-    if limit is None or limit >= len(cases):
+    to_correct = [case for case in cases if not case.is_left]
+    if limit is None or limit >= len(to_correct):
         return cases
-    return random.Random(seed).sample(cases, limit)
+    return random.Random(seed).sample(to_correct, limit) + [case for case in cases if case.is_left]
 
 
 def read_golden(task: str = CORRECT, left: Collection[str] = ()) -> list[Case]:

@@ -60,35 +60,35 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
         ("params.yaml", "\nseed:", "\nsede:", config.seed, "params.yaml: sede: unknown key; did you mean seed?"),
         (
             "configs/135m.yaml",
-            "left_as_typed: [request]",
+            "left_as_typed: [request, layout]",
             "left_as_typed: [requests]",
             config.left_as_typed,
             "configs/135m.yaml: left_as_typed.0: 'requests' is unknown; did you mean request?",
         ),
         (
             "configs/135m.yaml",
-            "left_as_typed: [request]",
+            "left_as_typed: [request, layout]",
             "left_as_typed: request",
             config.left_as_typed,
             "configs/135m.yaml: left_as_typed: Input should be a valid list",
         ),
         (
             "configs/135m.yaml",
-            "left_as_typed: [request]",
+            "left_as_typed: [request, layout]",
             "left_as_typed: [correct]",
             config.left_as_typed,
             "configs/135m.yaml: left_as_typed: every size leaves `correct` as typed",
         ),
         (
             "configs/135m.yaml",
-            "left_as_typed: [request]",
+            "left_as_typed: [request, layout]",
             "left_as_typed: [request, request]",
             config.left_as_typed,
             "configs/135m.yaml: left_as_typed: a family is named twice",
         ),
         (
             "configs/135m.yaml",
-            "left_as_typed: [request]",
+            "left_as_typed: [request, layout]",
             "left_as_tpyed: [request]",
             config.left_as_typed,
             "configs/135m.yaml: left_as_tpyed: unknown key; did you mean left_as_typed?",
@@ -208,7 +208,7 @@ def test_the_settings_know_the_tasks_and_shells_of_the_prompts() -> None:
 
 
 def test_a_small_size_leaves_requests_as_typed_and_a_large_one_answers_them(worktree: Path) -> None:
-    assert config.left_as_typed() == ("request",)
+    assert config.left_as_typed() == ("request", "layout")
     edit(worktree / "params.yaml", "model_size: 135m", "model_size: 1.7b")
     assert config.left_as_typed() == ()
 

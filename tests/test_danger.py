@@ -95,6 +95,19 @@ CARRIED = [
     ("cmd", "findstr TODO *.c", "findstr /s TODO *.c"),
 ]
 
+REFUSALS = (
+    ": Permission denied",
+    ": permission denied",
+    " # permission denied",
+    ": Operation not permitted",
+    ": must be run as root",
+    " (are you root?)",
+    ": Access denied",
+    " -> permission denied",
+    ": requires superuser privileges",
+)
+"""What a shell says when a command needs root, pasted behind it."""
+
 
 @pytest.mark.parametrize(("shell", "before", "after", "expected"), ADDED)
 def test_danger_that_the_typed_line_does_not_carry_is_named(shell, before, after, expected):
@@ -141,3 +154,10 @@ def test_the_quick_look_never_misses_a_danger(shell: str):
     assert len(dangerous) > 10
     assert [line for line in dangerous if not table.may_hold(line)] == []
     assert sum(map(table.may_hold, lines)) < len(lines) / 2
+
+
+@pytest.mark.parametrize("evidence", REFUSALS)
+def test_a_refusal_carries_the_sudo_of_its_answer_and_nothing_else(evidence: str):
+    assert added_danger("bash", f"ufw status{evidence}", "sudo ufw status") == []
+    assert added_danger("bash", f"rm a{evidence}", "sudo rm -rf a") != []
+    assert added_danger("bash", "ufw status", "sudo ufw status") != []

@@ -77,6 +77,16 @@ def test_lines_of_a_family_that_the_size_leaves_alone_are_marked(tmp_path: Path)
     assert any(item.is_left for item in golden)
 
 
+def test_a_sample_is_of_lines_to_correct_and_those_left_alone_are_all_asked(tmp_path: Path):
+    rows = [row(f"ehco {n}", f"echo {n}", "fish") for n in range(50)]
+    for each in rows[:7]:
+        each["meta"] = {**each["meta"], "family": "request"}
+    path = write_rows(tmp_path / "test.jsonl", rows)
+    sampled = read_cases(path, 10, 1, left={"request"})
+    assert sum(item.is_left for item in sampled) == 7
+    assert len(sampled) == 17
+
+
 def test_what_is_promised_is_asked_as_the_task_asks():
     [asked] = [item for item in read_promised("wit") if item.meta["shell"] == "fish"]
     assert asked.prompt == render_prompt("fish", "gut push", "wit")

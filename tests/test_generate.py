@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -37,7 +36,8 @@ PARAMS = DataParams(
         "option": 0.17,
         "path": 0.07,
         "wrong_option": 0.10,
-        "syntax": 0.07,
+        "syntax": 0.06,
+        "layout": 0.01,
         "chain": 0.08,
         "request": 0.06,
         "correct": 0.12,
@@ -99,14 +99,12 @@ def test_no_correction_adds_danger(rows):
     assert [row for row in rows if added_danger(row["meta"]["shell"], typed(row), answer(row))] == []
 
 
-def test_a_refusal_is_answered_by_the_same_line_as_root(rows):
-    denied = [row for row in rows if row["meta"]["kind"] == "permission"]
-    assert denied
-    for row in denied:
-        line = answer(row).removeprefix("sudo ")
-        assert line != answer(row)
-        assert typed(row).startswith(line)
-        assert re.search(r"(?i)denied|permitted|root|superuser", typed(row).removeprefix(line))
+def test_no_answer_puts_sudo_before_a_line(rows):
+    """A small model learns from such rows to put it before others."""
+    as_root = [row for row in rows if answer(row).startswith("sudo ")]
+    assert as_root
+    for row in as_root:
+        assert not typed(row).startswith(answer(row).removeprefix("sudo ")), row
 
 
 def test_lines_are_short_and_tidy(rows):

@@ -5,7 +5,6 @@ from random import Random
 
 import pytest
 
-from stages.common.danger import added_danger
 from stages.common.grammar import build_grammars
 from stages.common.layouts import latin, typed_on
 from stages.common.lines import annotate
@@ -125,10 +124,3 @@ def test_every_rewrite_finds_a_place_in_some_chained_line_of_each_of_its_shells(
                 if not any(re.search(entry["right"], line) for line in [*chained_lines(TABLES, shell), *everyday]):
                     unused.append((shell, kind, entry["right"]))
     assert unused == []
-
-
-@pytest.mark.parametrize("evidence", TABLES.slips["permission"]["evidence"])
-def test_a_refusal_carries_the_sudo_of_its_answer_and_nothing_else(evidence: str):
-    assert added_danger("bash", f"ufw status{evidence}", "sudo ufw status") == []
-    assert added_danger("bash", f"rm a{evidence}", "sudo rm -rf a") != []
-    assert added_danger("bash", "ufw status", "sudo ufw status") != []

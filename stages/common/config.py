@@ -31,6 +31,7 @@ Family = Literal[
     "path",
     "wrong_option",
     "syntax",
+    "layout",
     "chain",
     "request",
     "correct",

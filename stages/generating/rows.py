@@ -20,7 +20,7 @@ from stages.generating.commands import Draw, Slots, Weighted
 from stages.generating.mistakes import SINGLE, TWO_OPERATIONS, Typist
 from stages.generating.requests import Requests
 from stages.generating.skeleton import group_key, mask, named_key
-from stages.generating.slips import PERMISSION, Slips
+from stages.generating.slips import Slips
 from stages.generating.sources import CommandPopularity, CorrectLines, known_components
 from stages.generating.tables import Tables
 from stages.generating.tool_results import tool_results
@@ -182,11 +182,6 @@ class ShellGenerator:
             return None
         if kind == NONE:
             return Mistaken(draw.line, draw, words)
-        if kind == PERMISSION:
-            slip = self._slips.denied(draw.line, rng)
-            right = Draw(f"sudo {draw.line}", draw.origin)
-            words = self._annotate(right.line)
-            return Mistaken(slip.typed, right, words, named_key(mask(words, self._grammar), PERMISSION))
         if self._slips.knows(kind):
             slip = self._slips.make(kind, draw.line, words, rng)
             if slip is None:
@@ -201,8 +196,6 @@ class ShellGenerator:
         return None
 
     def _drawn(self, family: str, kind: str, is_heldout: bool, rng: Random) -> Draw | None:
-        if kind == PERMISSION:
-            return self._lines.draw_denied(rng)
         if is_heldout:
             return self._lines.draw_heldout(rng)
         return self._lines.draw(family, TYPO if kind in _TYPING else kind, rng)

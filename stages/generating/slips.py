@@ -17,7 +17,6 @@ from stages.common.grammar import Grammar, system_of
 from stages.common.layouts import typed_on
 from stages.common.lines import COMMAND, OPERATOR, SUBCOMMAND, VALUE, Word
 
-PERMISSION = "permission"
 _QUOTED = re.compile(r"""(?<![\w"'])(["'])([^"'`$]+)\1(?![\w"'])""")
 _BARE_WORD = re.compile(r" [^-|&>;<]")
 _LAYOUT_CHARS = 24
@@ -66,7 +65,6 @@ class Slips:
         self._stray: Sequence[str] = table["stray"][system]
         self._may_double = frozenset(word.lower() for word in table["doubled"]["valid"])
         self._layouts = tuple(table["layouts"])
-        self._evidence: Sequence[str] = table[PERMISSION]["evidence"]
         self._rewrites = {
             kind: [
                 Rewrite(re.compile(entry["right"]), entry["typed"], entry.get("all", False))
@@ -104,10 +102,6 @@ class Slips:
         at, rewrite = rng.choice(fitting)
         wrong = rewrite.apply(line, rng)
         return Slip(wrong, f"{kind} {at}") if wrong is not None else None
-
-    def denied(self, line: str, rng: Random) -> Slip:
-        """The line with the shell's refusal pasted behind it."""
-        return Slip(line + rng.choice(self._evidence), PERMISSION)
 
     def _prompt_literal(self, line: str, words: Sequence[Word], rng: Random) -> Slip | None:
         return Slip(rng.choice(self._prompts) + line)

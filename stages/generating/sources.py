@@ -128,7 +128,6 @@ class CorrectLines:
         values = Slots({key: tables.sampling[key] for key in ("name", "own", "word", "capital")})
         self._project = Everyday.alike(tables.sampling["project"][system], values)
         self._chained = Everyday.alike(chained_lines(tables, grammar.shell), slots, brevity).scaled(caution)
-        self._denied = Everyday.alike(tables.slips["permission"]["lines"], slots)
         self._fitting: dict[tuple[str, str], Everyday] = {}
 
     def is_heldout(self, word: str) -> bool:
@@ -143,10 +142,6 @@ class CorrectLines:
     def draw_heldout(self, rng: Random) -> Draw:
         """A line of a tool kept out of training."""
         return self._heldout.draw(rng)
-
-    def draw_denied(self, rng: Random) -> Draw:
-        """A line that needs root, without `sudo`."""
-        return self._denied.draw(rng)
 
     def draw(self, family: str, kind: str, rng: Random) -> Draw | None:
         """A line of any other tool; None where the draw came to nothing or no line offers a place."""
