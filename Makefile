@@ -13,6 +13,8 @@ export DVC_NO_ANALYTICS := 1
 # ours but those that change no result. Its text is UTF-8, whatever the locale.
 unexport $(filter-out PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONUNBUFFERED,$(filter PYTHON%,$(.VARIABLES)))
 export PYTHONUTF8 := 1
+# git works on this folder, also below a hook or an alias of another repository
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR GIT_NAMESPACE
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test quick lint grammar rehearse venv

@@ -47,8 +47,8 @@ def _first_line(error: Exception) -> str:
 class Checkpoints:
     """The newest two states of one run, in `root/key`; `run_id` is what their vouchers say they are of.
 
-    `load` goes by the vouchers: a checkpoint that does not have its sha256, or cannot be read, is renamed to
-    `checkpoint.pt.damaged` and the one before takes its place.
+    `load` goes by the vouchers: a checkpoint that does not have its sha256, cannot be read or is of another run
+    (its key is another one) is renamed to `checkpoint.pt.damaged` and the one before takes its place.
     """
 
     def __init__(self, root: Path, key: str, run_id: str, report: Callable[[str], None] = print) -> None:
@@ -62,15 +62,18 @@ class Checkpoints:
             if not path.is_file():
                 continue
             try:
-                vouched = json.loads((self.directory / voucher).read_text(encoding="utf-8"))["sha256"]
-                if file_digests([path])[name] == vouched:
+                vouched = json.loads((self.directory / voucher).read_text(encoding="utf-8"))
+                if vouched["key"] != self.directory.name:
+                    reason = "it is of another run"
+                elif file_digests([path])[name] != vouched["sha256"]:
+                    reason = "its sha256 is not that of its voucher"
+                else:
                     return torch.load(path, map_location="cpu", weights_only=True)
-                reason = "its sha256 is not that of its voucher"
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = f"{voucher}: {_first_line(error)}"
             aside = path.with_name(f"{name}.damaged")
             path.replace(aside)
-            self.report(f"{aside}: set aside as damaged ({reason}); training goes on from an earlier one")
+            self.report(f"{aside}: set aside ({reason}); training goes on from the one before, or starts anew")
         return None
 
     def save(self, state: dict[str, Any], progress: float) -> None:
@@ -90,10 +93,8 @@ class Checkpoints:
                 os.fsync(file.fileno())
             digest = file_digests([partial])[partial.name]
             vouching = self.directory / f".{_VOUCHER}.partial"
-            vouching.write_text(
-                json.dumps({"run_id": self.run_id, "progress": round(progress, 4), "sha256": digest}),
-                encoding="utf-8",
-            )
+            said = {"run_id": self.run_id, "key": self.directory.name, "progress": round(progress, 4)}
+            vouching.write_text(json.dumps({**said, "sha256": digest}), encoding="utf-8")
             self._keep_last()
             partial.replace(self.directory / _FILE)
             vouching.replace(self.directory / _VOUCHER)

@@ -101,9 +101,15 @@ class Curves:
         self._open[1] += answers
 
     def add_point(self, step: int, examples: int, rate: float) -> None:
-        """The mean over the answer tokens of the steps since the last point."""
+        """The mean over the answer tokens of the steps since the last point; no point where there is no step."""
+        if not self._open[1]:
+            return
         self.loss.append([step, examples, self._open[0] / self._open[1], rate])
         self._open = [0.0, 0.0]
+
+    def is_validated(self, step: int) -> bool:
+        """Whether the last validation is of that step."""
+        return bool(self.valid) and self.valid[-1][0] == step
 
     def add_validation(self, step: int, examples: int, loss: float) -> None:
         self.valid.append([step, examples, loss])

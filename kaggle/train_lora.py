@@ -32,6 +32,7 @@ from loss_scale import LossScale
 from packing import DataError, Example, batches, plan, read_rows, tokenize
 from placement import Placement, PlacementError, leave, place
 from run_files import Curves, Run, read_run, write_results
+from safetensors import SafetensorError
 from schedule import Schedule, crossed
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -241,7 +242,7 @@ def _loop(
             if crossed(before, after, settings.validate_every):
                 training.validate(validation, settings)
             before = after
-            left = tqdm.format_interval(training.remaining_s)
+            left = tqdm.format_interval(max(0, min(training.remaining_s, time_limit_s - training.elapsed_s)))
             progress.set_postfix_str(f"loss {loss:.3f}, {left} left", refresh=False)
             progress.update(training.examples - progress.n)
             time_is_up = training.session_s > session_ends_s and before < 1
@@ -257,7 +258,8 @@ def _loop(
     training.tick()
     if before < 1:
         training.curves.add_point(training.step, training.examples, training.rate)
-        training.validate(validation, settings)
+        if not training.curves.is_validated(training.step):
+            training.validate(validation, settings)
         if training.placement.is_first:
             _report(
                 f"the time limit of {time_limit_s:.0f} s cut the run short: {training.examples} of "
@@ -284,6 +286,9 @@ def main() -> None:
         print(f"train: {stop}", file=sys.stderr)
         leave()
         sys.exit(STOPPED)
+    except SafetensorError as error:
+        print(f"train: error: the base is damaged ({error}); remove it and run `dvc repro`", file=sys.stderr)
+        sys.exit(1)
     except torch.OutOfMemoryError as error:
         print(f"train: error: {str(error).split('. ')[0]}; lower train.rows_per_step", file=sys.stderr)
         sys.exit(1)

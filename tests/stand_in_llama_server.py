@@ -4,7 +4,8 @@ Run as a program. Environment: `STAND_IN_ANSWERS` (a JSON file: user command -> 
 answered with itself, and an answer of more than `n_predict` words is cut off), `STAND_IN_REQUESTS` (a JSONL file
 to which each request is appended), `STAND_IN_FAULT`: `load` (ends before it listens), `silent` (never listens),
 `die` (ends at the fifth request), `refuse` (HTTP 500 always), `hiccup` (drops every third connection), `garble`
-(answers without content), `stall` (answers only what is asked one at a time, without reuse of the prefix).
+(answers without content), `surrogate` (half of a character), `endless` (an answer goes on for ever), `stall`
+(answers only what is asked one at a time, without reuse of the prefix).
 """
 
 import json
@@ -48,11 +49,19 @@ class Handler(BaseHTTPRequestHandler):
             return
         if FAULT == "stall" and body["cache_prompt"]:
             time.sleep(60)
+        if FAULT == "endless":
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.01)
         command = USER_TURN.search(body["prompt"]).group(1)
         known = json.loads(Path(ANSWERS).read_text(encoding="utf-8")) if ANSWERS else {}
         words = known.get(command, command).split(" ")
         limit = body["n_predict"]
         completion = {"content": " ".join(words[:limit]), "stop_type": "limit" if len(words) > limit else "eos"}
+        if FAULT == "surrogate":
+            completion["content"] = "\ud800"
         self.answer(200, {} if FAULT == "garble" else completion)
 
     def answer(self, status: int, value: object) -> None:

@@ -147,6 +147,15 @@ def test_a_shallow_clone_compares_with_what_it_has_or_says_how_to_get_more(
     assert baseline() == history["C"]
 
 
+def test_a_main_that_is_behind_that_of_origin_does_not_count(history: dict[str, str], tmp_path: Path):
+    git("clone", "-q", str(Path.cwd()), str(tmp_path / "clone"))
+    os.chdir(tmp_path / "clone")  # undone by the fixture
+    git("checkout", "-qb", "feature")
+    git("branch", "-qf", "main", history["A"])
+    make("3")
+    assert baseline() == history["C"]
+
+
 def without_repository() -> None:
     subprocess.run(["rm", "-r", ".git"], check=True)
 

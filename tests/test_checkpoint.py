@@ -34,7 +34,7 @@ def test_the_newest_state_is_loaded_and_its_voucher_says_what_it_is(checkpoints:
     assert state["adapter"][0] == 3.0
     voucher = json.loads((checkpoints.directory / "checkpoint.json").read_text())
     digest = file_digests([checkpoints.directory / "checkpoint.pt"])["checkpoint.pt"]
-    assert voucher == {"run_id": "oops-1", "progress": 0.3, "sha256": digest}
+    assert voucher == {"run_id": "oops-1", "key": "key", "progress": 0.3, "sha256": digest}
     assert said == []
 
 
@@ -77,6 +77,19 @@ def test_where_both_are_damaged_training_begins_anew(checkpoints: Checkpoints, s
     assert len(said) == 2
     checkpoints.save({"step": 1}, 0.1)
     assert checkpoints.load() == {"step": 1}
+
+
+def test_a_checkpoint_of_another_run_is_set_aside(checkpoints: Checkpoints, said: list[str], tmp_path: Path):
+    other = Checkpoints(tmp_path, "another", "")
+    other.save({"step": 9}, 0.9)
+    for name in ("checkpoint.pt", "checkpoint.json"):
+        (other.directory / name).replace(checkpoints.directory / name)
+
+    state = checkpoints.load()
+
+    assert state is not None
+    assert state["step"] == 2
+    assert "it is of another run" in said[0]
 
 
 def test_after_a_kill_between_the_state_and_its_voucher_the_one_before_is_loaded(

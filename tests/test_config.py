@@ -113,6 +113,22 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
         ),
         ("params.yaml", "imatrix_rows: 300", "imatrix_rows: 3", config.quantize_params, "quantize.imatrix_rows:"),
         ("params.yaml", "seed: 20261124", "seed: true", config.seed, "params.yaml: seed: True is not a whole"),
+        ("params.yaml", "seed: 20261124", "seed: -1", config.seed, "params.yaml: seed: -1 is not a whole number"),
+        ("params.yaml", "seed: 20261124", f"seed: {2**63}", config.seed, f"params.yaml: seed: {2**63} is not"),
+        (
+            "params.yaml",
+            "model_size: 135m",
+            "model_size: ../configs/135m",
+            config.model_size,
+            "params.yaml: model_size: no configs/../configs/135m.yaml; known sizes: 0.6b",
+        ),
+        (
+            "configs/135m.yaml",
+            "learning_rate: 0.0007",
+            "learning_rate: 7.0",
+            config.train_config,
+            "train.learning_rate: Input should be less than or equal to 1",
+        ),
         (
             "params.yaml",
             "\nseed: 20261124",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.downloads import PROGRESS_EVERY_S, Progress, pip_download, run_pip
+from stages.common.downloads import PROGRESS_EVERY_S, Progress, pip_download, run_pip, why_pip_failed
 from stages.common.errors import PipelineError
 
 
@@ -83,6 +83,17 @@ def test_a_package_that_no_index_has_is_not_a_matter_of_the_network(
 def test_anything_else_is_reported_in_pips_own_words(asked: Path) -> None:
     with pytest.raises(PipelineError, match=r"unpacking: pip failed: .*no-such-file"):
         run_pip("install", "--no-index", "./no-such-file.whl", what="unpacking")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "WARNING: Could not fetch URL x: connection broken by OSError(28, 'No space left on device')\nERROR: No",
+        "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n",
+    ],
+)
+def test_a_full_disk_is_no_matter_of_the_network(output: str) -> None:
+    assert why_pip_failed(output) == "the disk is full; free 2 GB and run again"
 
 
 def test_a_long_installation_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,6 +290,35 @@ def test_figures_that_are_not_json_fail_in_one_line(project: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["eval", "fidelity"])
+@pytest.mark.parametrize("content", ["null", "[]", '{"Q4_K_M": null}', '{"Q4_K_M": 3}'])
+def test_figures_of_another_shape_fail_in_one_line(project: Path, name: str, content: str) -> None:
+    path = project / f"metrics/135m/correct/{name}.json"
+    path.write_text(content)
+    done = run()
+    assert done.returncode == 1
+    assert f"{name}.json: " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_baseline_without_figures_is_exit_status_2(project: Path) -> None:
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    subprocess.run(["git", "rm", "-rq", "--cached", "metrics"], check=True)
+    subprocess.run(["git", "commit", "-qm", "none"], check=True)
+    edit_params("baseline: auto", "baseline: HEAD")
+    assert run().returncode == 0
+    checked = run("check")
+    assert checked.returncode == 2
+    assert "has no figures of this size; set gate.baseline" in checked.stderr
+
+
+def test_a_check_that_cannot_be_made_is_exit_status_2(project: Path) -> None:
+    run()
+    with Path("/dev/full").open("w") as full:
+        checked = subprocess.run([sys.executable, "-m", "stages.gate", "check"], stdout=full)
+    assert checked.returncode == 2
+
+
 def test_the_first_figures_are_compared_with_nothing(project: Path) -> None:
     figures(project, {})
     run()

@@ -51,6 +51,18 @@ def commit(folder: Path) -> Path:
     return folder
 
 
+def test_the_settings_of_another_repository_are_not_ours(clone: Path, tmp_path: Path) -> None:
+    """As below a hook of git, which sets them."""
+    done = make(clone, GIT_DIR=str(tmp_path / "other/.git"), GIT_WORK_TREE="/tmp", GIT_INDEX_FILE="/nowhere")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_brace_in_the_path_is_refused_before_anything_is_installed(tmp_path: Path, root: Path) -> None:
+    done = make(commit(plant(root, tmp_path / "a{b")))
+    assert done.returncode == 2
+    assert "dvc fails in a folder with a brace in its path; rename or move the folder" in done.stderr
+
+
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`make venv`, with the folder `index` for an index."""
     # the suite is itself run by make, and a make within another one prints more

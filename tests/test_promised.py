@@ -60,6 +60,10 @@ def test_no_promise_adds_danger():
         ("shells: [bsh]\nseen: 1\nlines: [{typed: sl, answer: ls}]\n", "shells.0: Input should be"),
         ("shells: [bash]\nseen: 1\nlines: []\n", "lines: List should have at least 1"),
         ("shells: [bash\n", "not YAML"),
+        (
+            "shells: [bash]\nseen: 1\nlines: [{typed: sl, answer: ls}, {typed: sl, answer: s}]\n",
+            "lines: 'sl' has two answers in bash; remove one",
+        ),
     ],
 )
 def test_a_malformed_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str):

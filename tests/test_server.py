@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.common import server
 from stages.common.chat import CORRECT, DECODING, WIT, Decoding, render_prompt
 from stages.common.errors import PipelineError
 from stages.common.llama_cpp import llama_cpp_environment
@@ -110,7 +111,16 @@ def test_a_server_that_dies_at_work_is_an_error_with_its_last_words(start: Start
         server.complete_all([render_prompt("cmd", f"dir {number}") for number in range(50)], SHORT, in_flight=4)
 
 
-@pytest.mark.parametrize(("fault", "message"), [("refuse", "HTTP 500"), ("garble", "than a completion")])
+def test_an_answer_without_an_end_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "_REQUEST_TIMEOUT_S", 0.3)
+    with start("endless") as running, pytest.raises(PipelineError, match="an answer that does not end"):
+        running.complete(render_prompt("bash", "ls"), SHORT)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("refuse", "HTTP 500"), ("garble", "than a completion"), ("surrogate", "than a completion")],
+)
 def test_a_case_without_an_answer_is_an_error_and_not_a_wrong_answer(start: Start, fault: str, message: str):
     with start(fault) as server, pytest.raises(PipelineError, match=message):
         server.complete(render_prompt("bash", "ls"), SHORT)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -420,6 +421,26 @@ def test_the_time_limit_cuts_a_run_short_and_says_so(run, capsys):
     assert (description.plots / "valid.csv").read_text().splitlines()[-1].split(",")[1] == str(metrics["examples"])
 
 
+def test_a_limit_that_comes_right_after_a_point_of_the_curve_and_a_validation_is_one_too(run):
+    """In a run of few steps every one is a point of the curve, and here also a validation."""
+    description = read_run(run(examples=400, time_limit_s=1e-6, validate_every=0.001))
+
+    train(description)
+
+    metrics = json.loads(description.metrics.read_text())
+    assert 0 < metrics["examples"] < 400
+    for name in ("loss", "valid"):
+        assert len((description.plots / f"{name}.csv").read_text().splitlines()) == 2
+
+
+def test_the_time_left_is_at_most_the_time_limit(run, capsys):
+    train(read_run(run(examples=90_000, time_limit_s=2)))
+
+    left = re.findall(r"(\d+):(\d+) left", capsys.readouterr().err)
+    assert left
+    assert all((int(minutes), int(seconds)) <= (0, 2) for minutes, seconds in left)
+
+
 def test_a_share_of_the_backward_pass_learns_too(run):
     description = read_run(run(backward_share=0.4))
 
@@ -462,11 +483,16 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run):
     assert adapter_digest(description) == expected
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
         (lambda run: run.base.joinpath("config.json").unlink(), "config.json"),
         (lambda run: run.dataset.joinpath("train.jsonl").write_text("{\n"), "train.jsonl:1"),
+        (lambda run: cut(run.base / "model.safetensors"), "the base is damaged"),
     ],
 )
 @pytest.mark.slow

@@ -398,6 +398,16 @@ def test_extra_rows_join_the_splits_without_a_group_of_their_own(project):
     assert json.loads((project / "metrics/data.json").read_text())["rows"] == 201
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nonexistent")])
+def test_what_is_no_file_of_rows_is_named(project, make):
+    (project / "data/extra").mkdir(exist_ok=True)
+    make(project / "data/extra/mine.jsonl")
+    done = validate(project)
+    assert done.returncode == 1
+    assert done.stderr.startswith("validate: error: data/extra/mine.jsonl: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_rows_of_your_own_for_the_other_task_are_judged_but_wait_for_it(project):
     row = content("fish", "Input: igt status\n\n", "git status")
     row["messages"][0]["content"] = system_prompt("fish", "wit")

@@ -12,7 +12,7 @@ from pathlib import Path
 from stages.common.chat import DECODING, SHELLS, Decoding, render_prompt
 from stages.common.cli import run_stage
 from stages.common.config import model_paths, task
-from stages.common.files import read_json
+from stages.common.files import read_json_object
 from stages.common.llama_cpp import tool
 from stages.common.paths import CACHE
 from stages.common.server import serve
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("line", help="the mistyped line, quoted")
     asked = parser.parse_args()
     quants = model_paths().quants
-    model = quants / next(iter(read_json(quants / "quants.json").values()))
+    model = quants / next(iter(read_json_object(quants / "quants.json").values()))
     prompt = render_prompt(asked.shell, asked.line, task())
     print(ask(tool("llama-server"), model, prompt, DECODING[task()]))
 

@@ -62,11 +62,12 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split("\n"))
 
 
-def run_stage(stage: str, main: Callable[[], None]) -> None:
+def run_stage(stage: str, main: Callable[[], None], failed: int = 1) -> None:
     """Run a stage's `main` and end the process: 0 when it returns, one line and a status on an error it foresaw.
 
-    A stage whose inputs were changed while it was at work has failed (`inputs.py`). A `SystemExit` raised by
-    `main` keeps its status. Any other exception is a defect of ours and keeps its traceback.
+    `failed` is the status of an error that has none of its own. A stage whose inputs were changed while it was at
+    work has failed (`inputs.py`). A `SystemExit` raised by `main` keeps its status. Any other exception is a
+    defect of ours and keeps its traceback.
     """
     interrupts.stop_in_order(stage)
     try:
@@ -78,10 +79,10 @@ def run_stage(stage: str, main: Callable[[], None]) -> None:
         print(
             f"{stage}: error: a process of this stage was killed; free some memory and run again", file=sys.stderr
         )
-        sys.exit(1)
+        sys.exit(failed)
     except (PipelineError, OSError) as error:
         print(f"{stage}: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(error.exit_status if isinstance(error, PipelineError) else 1)
+        sys.exit(getattr(error, "exit_status", None) or failed)
     except KeyboardInterrupt:
         interrupts.say_stopped(stage)
         sys.exit(interrupts.STATUS)

@@ -160,7 +160,7 @@ class TrainConfig(Section):
     rank: Positive
     alpha: Positive
     layers: Positive | None
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0)]
     betas: Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists only
@@ -231,8 +231,9 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 def model_size() -> str:
     """The size in hand: the name of a file in configs/."""
     size = str(_top(PARAMS, set(_PARAMS_SECTIONS), "model_size"))
-    if not (CONFIGS / f"{size}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    sizes = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    if size not in sizes:
+        known = ", ".join(sizes)
         raise PipelineError(f"{PARAMS}: model_size: no {CONFIGS}/{size}.yaml; known sizes: {known}")
     return size
 
@@ -253,8 +254,8 @@ def model_paths() -> ModelPaths:
 def seed() -> int:
     """The seed of everything that is drawn at random."""
     value = _top(PARAMS, set(_PARAMS_SECTIONS), "seed")
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise PipelineError(f"{PARAMS}: seed: {value!r} is not a whole number")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise PipelineError(f"{PARAMS}: seed: {value!r} is not a whole number from 0 to 2^63 - 1")
     return value
 
 

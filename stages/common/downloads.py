@@ -4,6 +4,7 @@ pip's own settings for the index, the proxy and certificates hold (`pip config l
 it does with a package do not. Imports nothing that has to be installed: `stages.common.install` needs it before.
 """
 
+import errno
 import os
 import platform
 import re
@@ -34,6 +35,7 @@ _CAUSE = re.compile(
     r"\[Errno -?\d+\] ([\w ,-]+)|(certificate verify failed|not a trusted or secure host)"
     r"|(Tunnel connection failed: [\w ]+)"
 )
+_DISK_FULL = os.strerror(errno.ENOSPC)
 _NO_VERSION = re.compile(r"satisfies the requirement (\S+).*\(from versions: (.*)\)")
 
 
@@ -86,7 +88,7 @@ def run_pip(*arguments: str | os.PathLike[str], python: Path | str = sys.executa
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        env={**kept, "NO_COLOR": "1", "PIP_USER": "0"},
+        env={**kept, "NO_COLOR": "1", "PIP_USER": "0", "PIP_NO_DEPS": "0"},
     ) as pip:
         for line in pip.stdout or ():
             output.append(line)
@@ -101,6 +103,8 @@ def why_pip_failed(output: str) -> str:
     Where no index answers, pip warns of it and then reports "No matching distribution", as it does for a version
     that does not exist. It is the first if pip has seen no version at all.
     """
+    if _DISK_FULL in output:
+        return "the disk is full; free 2 GB and run again"
     unreachable = _NO_CONNECTION.search(output)
     causes = [next(filter(None, found)) for found in _CAUSE.findall(output)]
     cause = f" ({causes[-1].strip()})" if causes else ""
@@ -117,7 +121,8 @@ def why_pip_failed(output: str) -> str:
         return f"pip's index has no {missing[1]} for {here}, {seen}{partly}; look at `pip config list`"
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return f"pip failed: {(errors or lines or ['it printed nothing'])[-1]}"
+    said = (errors or lines or ["it printed nothing"])[-1]
+    return f"pip failed: {said}; if that is no wonder, look for what tells it otherwise: `pip config list`"
 
 
 def pip_download(package: str, version: str, sha256: str, *, source: bool = False) -> Path:

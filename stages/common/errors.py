@@ -8,4 +8,5 @@ class PipelineError(Exception):
     known and caught once, in `stages.common.cli.run_stage`, which prints it and exits with `exit_status`.
     """
 
-    exit_status = 1
+    exit_status: int | None = None
+    """None: that which the command has for any error."""

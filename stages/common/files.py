@@ -159,6 +159,18 @@ def read_json(path: Path, *, remedy: str = FROM_REPRO) -> Any:
         raise PipelineError(f"{path}: not JSON that can be read: {error}; correct or delete it") from None
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """As `read_json`, of a file whose content is an object.
+
+    Raises:
+        PipelineError: it is missing, malformed or no object.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise PipelineError(f"{path}: no JSON object; delete it and {FROM_REPRO}")
+    return content
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file in which no mapping has a key twice; PyYAML itself would take the second without a word.
 

@@ -32,6 +32,8 @@ _INTO_THE_VENV = ("--no-user", "--target=")  # also where pip.conf has `user = t
 def require_place() -> None:
     """Raises `PipelineError` where the folder's name makes everything later fail."""
     here = Path.cwd()
+    if {"{", "}"} & set(str(here)):
+        raise PipelineError(f"{here}: dvc fails in a folder with a brace in its path; rename or move the folder")
     if os.pathsep in str(here):
         raise PipelineError(
             f"{here}: no program can be run from a folder with a `{os.pathsep}` in its path, since PATH separates "

@@ -128,6 +128,9 @@ def worker_pool(initializer: Callable[..., None], initargs: tuple = ()) -> Itera
     except BaseException:
         for worker in multiprocessing.active_children():
             worker.kill()
+        # Nobody reads the queue any more. While we hold its reading end open, a thread of the pool that writes
+        # more to it than a pipe holds waits for ever, and `shutdown` for that thread (CPython #94777).
+        pool._call_queue._reader.close()
         raise
     finally:
         pool.shutdown(cancel_futures=True)  # and wait: 3.11 prints a traceback of a pool left at exit

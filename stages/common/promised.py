@@ -7,7 +7,7 @@ what the model can do; stage `evaluate` asks them all, and the figure is `promis
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.common.config import Shell
 from stages.common.errors import PipelineError
@@ -34,6 +34,14 @@ class Promises(BaseModel):
     seen: Annotated[int, Field(ge=1)]
     lines: Annotated[list[Line], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _promises_one_answer(self) -> "Promises":
+        answers: dict[tuple[str, str], str] = {}
+        for shell, line in self.in_shells():
+            if answers.setdefault((shell, line.typed), line.answer) != line.answer:
+                raise ValueError(f"{line.typed!r} has two answers in {shell}; remove one")
+        return self
+
     def in_shells(self) -> Iterator[tuple[str, Line]]:
         """Every line in each shell in which it is promised, with the shell's name."""
         for line in self.lines:
@@ -51,4 +59,5 @@ def promises() -> Promises:
         return Promises.model_validate(read_yaml(PROMISED))
     except ValidationError as error:
         first = error.errors()[0]
-        raise PipelineError(f"{PROMISED}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where = ".".join(map(str, first["loc"])) or "lines"
+        raise PipelineError(f"{PROMISED}: {where}: {first['msg'].removeprefix('Value error, ')}") from None

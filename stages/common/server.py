@@ -91,7 +91,7 @@ class LlamaServer:
             failure = f"HTTP {status}: {answer.decode('utf-8', 'replace')[:200]}"
             if status < 500:
                 break
-        raise PipelineError(f"llama-server gave no answer to {prompt!r}: {failure}; see {self._log}")
+        raise PipelineError(f"llama-server gave no answer: {failure}; see {self._log} and run again")
 
     def complete_all(
         self,
@@ -119,9 +119,16 @@ class LlamaServer:
         if connection is None:
             connection = http.client.HTTPConnection(_HOST, self.port, timeout=_REQUEST_TIMEOUT_S)
             self._local.connection = connection
+        ends = time.monotonic() + _REQUEST_TIMEOUT_S
         connection.request("POST", path, body.encode(), {"Content-Type": "application/json"})
         response = connection.getresponse()
-        return response.status, response.read()
+        answer = b""
+        while piece := response.read1(1 << 16):  # the socket's own time-out begins again with every byte
+            answer += piece
+            if time.monotonic() > ends:
+                raise TimeoutError(f"an answer that does not end in {_REQUEST_TIMEOUT_S:.0f} s")
+        response.close()  # the connection stays, for the next request
+        return response.status, answer
 
     def _forget_connection(self) -> None:
         connection = self._local.__dict__.pop("connection", None)
@@ -192,7 +199,10 @@ def _wait_until_listening(process: subprocess.Popen[bytes], log: Path, port: int
                     f"llama-server: port {port} on {_HOST} is in use; free it, or unset {PORT_VARIABLE}, so that "
                     "any free one is taken"
                 )
-            raise PipelineError(f"llama-server ended with status {code} before it was ready: {last_line(log)}")
+            raise PipelineError(
+                f"llama-server ended with status {code} before it was ready: {last_line(log)}; see {log}; where "
+                "the model is damaged, remove it and run `dvc repro`"
+            )
         if time.monotonic() > deadline:
             raise PipelineError(f"llama-server was not ready in time; see {log}")
         time.sleep(_POLL_S)
@@ -215,10 +225,13 @@ def _answer(answer: bytes) -> Answer:
     """
     try:
         completion = json.loads(answer)
+        json.dumps(completion, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except ValueError:
         completion = None
     match completion:
         case {"content": str(text), "stop_type": "eos" | "word" | "limit" as stop}:
             return Answer(text, cut_off=stop == "limit")
         case _:
-            raise PipelineError(f"llama-server answered something else than a completion: {answer[:200]!r}")
+            raise PipelineError(
+                f"llama-server answered something else than a completion: {answer[:200]!r}; run again"
+            )

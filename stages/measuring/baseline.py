@@ -17,7 +17,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,9 @@ def find_commit(revision: str, files: Sequence[Path]) -> str | None:
         IncomparableError: no repository, no such revision, no main branch, or not enough of the history.
     """
     if _git("rev-parse", "--git-dir") is None:
-        raise IncomparableError("this is no git repository; get the project with `git clone`")
+        raise IncomparableError(
+            "this is no git repository; get the project with `git clone`, or make it one as the README says"
+        )
     if revision != AUTO:
         if commit := _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"):
             return commit
@@ -73,13 +75,15 @@ def find_commit(revision: str, files: Sequence[Path]) -> str | None:
     head = _git("rev-parse", "--verify", "--quiet", "HEAD", here=True)
     if head is None:
         return None
-    main = next((name for name in _MAIN if _git("rev-parse", "--verify", "--quiet", name)), None)
-    if main is None:
+    mains = [name for name in _MAIN if _git("rev-parse", "--verify", "--quiet", name)]
+    if not mains:
         raise IncomparableError(f"no branch main, here or of origin; run `git fetch origin main:main`, {_SET}")
     is_shallow = _git("rev-parse", "--is-shallow-repository") == "true"
-    start = _git("merge-base", head, main)
+    start = _newest(base for name in mains if (base := _git("merge-base", head, name)))
     if start is None:
-        raise IncomparableError(_UNSHALLOW if is_shallow else f"no common history with {main}; merge it, {_SET}")
+        raise IncomparableError(
+            _UNSHALLOW if is_shallow else f"no common history with {mains[0]}; merge it, {_SET}"
+        )
     present = _blobs_here(files)
     names = [path.as_posix() for path in files]
     for commit in (_git("log", "--first-parent", "--format=%H", start, "--", *names) or "").split():
@@ -88,6 +92,15 @@ def find_commit(revision: str, files: Sequence[Path]) -> str | None:
     if is_shallow:
         raise IncomparableError(_UNSHALLOW)
     return None
+
+
+def _newest(commits: Iterable[str]) -> str | None:
+    """Of commits of one history, the one that has all others; a local main may be behind that of origin."""
+    newest = None
+    for commit in commits:
+        if newest is None or _git("merge-base", "--is-ancestor", newest, commit) is not None:
+            newest = commit
+    return newest
 
 
 def finite(value: Any) -> float | None:
@@ -101,6 +114,12 @@ def amount(value: Any) -> float | None:
     """As `finite`, of what cannot be negative: None where it is."""
     figure = finite(value)
     return figure if figure is not None and figure >= 0 else None
+
+
+def count(value: Any) -> int | None:
+    """The figure as a number of rows; None for what cannot be one: 0, -1, 20.5, 1e308, or nothing."""
+    figure = finite(value)
+    return int(figure) if figure is not None and 1 <= figure < 2**53 and figure.is_integer() else None
 
 
 def proportion(value: Any) -> float | None:
@@ -129,6 +148,8 @@ def _figures(commit: str, quant: str, compared: dict[Path, str]) -> Figures:
             if name.startswith(f"{quant}.") and change.get("old") is not None:
                 figures[name.removeprefix(f"{quant}.")] = change["old"]
     there = _blobs(commit, [path.as_posix() for path in compared])
+    if not there:
+        raise IncomparableError(f"{commit[:9]} has no figures of this size; {_SET[3:]} that has")
     for path, figure in compared.items():
         if finite(figures.get(figure)) is None and path.as_posix() in there:
             raise IncomparableError(f"{path} has no readable {quant}.{figure} in {commit[:9]}; {_SET[3:]}")

@@ -35,21 +35,9 @@ class Stretch:
 
 
 def stretches(files: Iterable[Path]) -> Iterator[Stretch]:
-    """The lines of the files.
-
-    Raises:
-        PipelineError: a file is not there.
-    """
+    """The lines of the files."""
     for file in files:
-        try:
-            if not (stat.S_ISREG(mode := file.stat().st_mode) or stat.S_ISDIR(mode)):
-                raise PipelineError(f"{file}: is no file; name a file of rows")
-            lines = file.open("rb")
-        except FileNotFoundError:
-            raise PipelineError(
-                f"{file}: not there; run `dvc repro`, which makes it, or name another file"
-            ) from None
-        with lines:
+        with file.open("rb") as lines:
             first = 1
             while taken := list(islice(lines, STRETCH)):
                 yield Stretch(file, first, taken)
@@ -72,7 +60,19 @@ def judge(stretch: Stretch, max_chars: int) -> tuple[list[Row], list[Finding]]:
 
 
 def read_and_judge(files: Sequence[Path], max_chars: int) -> tuple[list[Row], list[Finding]]:
-    """All rows of the files in their order, and every finding about a single line."""
+    """All rows of the files in their order, and every finding about a single line.
+
+    Raises:
+        PipelineError: a file is not there or is none.
+    """
+    for file in files:
+        try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise PipelineError(f"{file}: is no file; name a file of rows, or remove it")
+        except FileNotFoundError:
+            raise PipelineError(
+                f"{file}: not there; run `dvc repro`, which makes it, or name another file"
+            ) from None
     rows: list[Row] = []
     findings: list[Finding] = []
     work = stretches(files)
