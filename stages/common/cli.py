@@ -74,6 +74,7 @@ def run_stage(stage: str, main: Callable[[], None], failed: int = 1) -> None:
         with stage_lock(stage):
             main()
             inputs.require_unchanged(stage)
+        sys.stdout.flush()
         interrupts.ignore()
     except BrokenProcessPool:
         print(
@@ -82,7 +83,16 @@ def run_stage(stage: str, main: Callable[[], None], failed: int = 1) -> None:
         sys.exit(failed)
     except (PipelineError, OSError) as error:
         print(f"{stage}: error: {one_line(error)}", file=sys.stderr)
+        _give_up_stdout()
         sys.exit(getattr(error, "exit_status", None) or failed)
     except KeyboardInterrupt:
         interrupts.say_stopped(stage)
         sys.exit(interrupts.STATUS)
+
+
+def _give_up_stdout() -> None:
+    """Where standard output takes no more, let Python's last flush go nowhere: it would exit with 120 instead."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
