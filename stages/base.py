@@ -108,9 +108,9 @@ def save_tokenizer(tokenizer, out: Path) -> None:
     """Write the tokenizer's files; its Rust library raises a bare `Exception` where the disk is full."""
     try:
         tokenizer.save_pretrained(out)
-    except OSError:
-        raise
     except Exception as error:
+        if "(os error " not in str(error):
+            raise
         raise PipelineError(f"{out}: the tokenizer cannot be written: {error}; see to it and run again") from None
 
 

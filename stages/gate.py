@@ -165,9 +165,10 @@ def main() -> None:
     model, limits, sources = config.model_paths(), config.gate_params(), _sources()
     folder = model.metrics
     found = {path: read_json_object(path) for path in sources}
-    quant = next(iter(found[next(iter(sources))]), None)
+    evaluated = next(iter(sources))
+    quant = next(iter(found[evaluated]), None)
     if quant is None:
-        raise PipelineError(f"{next(iter(sources))}: holds no quant; run `dvc repro evaluate`")
+        raise PipelineError(f"{evaluated}: holds no quant; run `dvc repro evaluate`")
     now: Figures = {}
     for path, figures in found.items():
         of_quant = figures.get(quant, {})

