@@ -1,8 +1,8 @@
 """Hold every row to the rules and split them into train, valid, test and held-out rows.
 
 In: data/generated.jsonl, data/extra/*.jsonl (rows of your own, if any), params `task`, `data` and `seed`, the
-limits in data/validation.yaml and data/danger.yaml. Out: data/dataset/{train,valid,test,heldout}.jsonl,
-metrics/data.json, the data card data/card.md, plots/data/*.csv.
+limits in data/validation.yaml and data/danger.yaml, data/promised.yaml. Out:
+data/dataset/{train,valid,test,heldout}.jsonl, metrics/data.json, the data card data/card.md, plots/data/*.csv.
 
     python -m stages.validate                  # the stage; a broken rule leaves the outputs as they were
     python -m stages.validate FILE [FILE ...]  # look at files alone, write no outputs; a row that the last run
@@ -32,6 +32,7 @@ from stages.common.paths import (
     MISTAKES,
     TEST,
 )
+from stages.common.promised import promises
 from stages.validating import card
 from stages.validating.collection import (
     check_operators,
@@ -45,7 +46,7 @@ from stages.validating.collection import (
     find_leaks,
 )
 from stages.validating.judging import read_and_judge
-from stages.validating.known import Looked, check_known, grammars_by_system, look_up
+from stages.validating.known import Looked, check_heldout, check_known, grammars_by_system, look_up
 from stages.validating.limits import limits
 from stages.validating.report import figures, report
 from stages.validating.rows import Finding, Row
@@ -161,6 +162,7 @@ def main() -> None:
     gc.disable()
     limits(), grammars_by_system()  # before the processes that judge are forked, which then have them too
     params = data_params()
+    report(list(check_heldout(params.heldout_tools, [line.answer for line in promises().lines])))
     if files := sys.argv[1:]:
         look_at([Path(file) for file in files], params)
         return

@@ -40,7 +40,7 @@ PARAMS = {
         "families": {"subcommand": 0.8, "correct": 0.2},
         "grammar_share": 0.5,
         "max_chars": 60,
-        "heldout_tools": ["cargo"],
+        "heldout_tools": ["helm"],
     },
 }
 
@@ -318,7 +318,7 @@ def some_rows(count: int = 200) -> list[dict]:
     """Bash and zsh alternating, a fifth already right, a few of a held-out tool."""
     rows = []
     for number in range(count):
-        shell, tool = ("bash", "zsh")[number % 2], "cargo" if number // 2 % 25 == 3 else "git"
+        shell, tool = ("bash", "zsh")[number % 2], "helm" if number // 2 % 25 == 3 else "git"
         right = f"{tool} fetch v{number // 2}"
         wrong = right if number // 2 % 5 == 0 else right.replace("fetch", "fecth")
         rows.append(content(shell, wrong, right, tool=tool, group=f"g{number // 2}"))
@@ -327,7 +327,7 @@ def some_rows(count: int = 200) -> list[dict]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    tables = ("danger", "mistakes", "requests", "slips", "unfixable", "validation", "wrappers")
+    tables = ("danger", "mistakes", "promised", "requests", "slips", "unfixable", "validation", "wrappers")
     names = [f"data/{name}.yaml" for name in tables]
     for name in (*names, "tests/inference_test_cases.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -366,9 +366,25 @@ def test_the_stage_writes_four_splits_and_their_figures_the_same_each_time(proje
     rows = {split["split"]: split["rows"] for split in figures["splits"]}
     assert (rows["heldout"], rows["test"], rows["valid"]) == (8, 10, 10)
     assert figures["shell_shares"] == [{"name": "bash", "share": 0.5}, {"name": "zsh", "share": 0.5}]
-    assert b"cargo" not in first["data/dataset/train.jsonl"]
+    assert b"helm" not in first["data/dataset/train.jsonl"]
     validate(project)
     assert outputs(project) == first
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        (["helm", "rclon"], "[split] data.heldout_tools: no shell has this tool; did you mean rclone?"),
+        (["cargo"], "data/promised.yaml promises it, so data.heldout_tools cannot keep its tool out of training"),
+    ],
+)
+def test_a_tool_that_cannot_be_held_out_is_found_before_the_rows_are_read(project, tools, said):
+    params = {**PARAMS, "data": {**PARAMS["data"], "heldout_tools": tools}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    done = validate(project)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not outputs(project)
 
 
 def test_a_broken_rule_names_file_line_rule_and_row_and_keeps_the_outputs(project):
@@ -470,7 +486,7 @@ def test_a_file_alone_may_not_hold_what_the_last_run_has_kept_back(project):
     assert validate(project).returncode == 0
     kept = json.loads((project / "data/dataset/test.jsonl").read_text().splitlines()[0])
     alike = content("bash", "git psuh /srv/a.txt", "git push /srv/a.txt")
-    rows = [kept, alike, content("bash", "cargo biuld", "cargo build")]
+    rows = [kept, alike, content("bash", "helm isntall", "helm install")]
     done = validate(project, str(write(project / "theirs.jsonl", rows)))
     found = done.stderr.splitlines()[:-1]
     assert [line.split(": ")[0].rsplit(":", 1)[1] for line in found] == ["1", "3"]

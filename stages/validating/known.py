@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,11 @@ from pathlib import Path
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
+from stages.common.config import PARAMS
 from stages.common.grammar import Grammar, build_grammars, read_grammars, system_of
 from stages.common.lines import COMMAND, FLAGS, OPERATOR, OPTION, SUBCOMMAND, VALUE, Word, annotate
+from stages.common.paths import PROMISED
+from stages.validating.answers import runs_one_of
 from stages.validating.limits import limits
 from stages.validating.rows import Finding, Row
 
@@ -128,6 +131,27 @@ def check_known(looked: Looked) -> list[Finding]:
         return []
     shares = f"{looked.known_share:.2%} of the answers run what is known, {wanted:.2%} are wanted"
     return [row.finding("grammar", f"in no grammar: {word}; {shares}") for row, word in looked.unknown]
+
+
+def check_heldout(tools: Sequence[str], promised: Iterable[str]) -> Iterator[Finding]:
+    """A tool to keep out of training that no shell has, or that an answer of `data/promised.yaml` runs.
+
+    A mistyped name would keep nothing out, and the promised lines are trained on.
+    """
+    for tool in tools:
+        if not any(_has(system, tool) for system in grammars_by_system()):
+            near = next(filter(None, (nearest_command(tool, system, 2) for system in grammars_by_system())), None)
+            hint = f"did you mean {near}?" if near else "name a tool that data/grammar has"
+            yield Finding(PARAMS, 0, "split", f"data.heldout_tools: no shell has this tool; {hint}", tool)
+    runs_heldout = runs_one_of(tools)
+    for answer in filter(runs_heldout, promised):
+        message = f"{PROMISED} promises it, so data.heldout_tools cannot keep its tool out of training"
+        yield Finding(PARAMS, 0, "split", message, answer)
+
+
+def _has(system: str, tool: str) -> bool:
+    grammar = grammars_by_system()[system]
+    return bool(grammar.command(tool) or limits().known_commands[system].fullmatch(tool))
 
 
 def unknown_words(line: str, system: str, grammar: Grammar) -> Iterator[str]:
