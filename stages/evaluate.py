@@ -8,7 +8,8 @@ Alone: `python -m stages.evaluate`; the server's log is then in .cache/logs/.
 
 An answer is right if it is the expected command, or one that the row calls as right, to the byte, trailing blanks
 aside; where the size is meant to leave the line as typed (`left_as_typed`), so is the typed line. Latency is that
-of one request after another, each of which pays for its whole prompt, as a client's first request does.
+of one request after another, each of which pays for its whole prompt, as a client's first request does; between
+them a yardstick tells how slow the machine is at that moment (`machine_slowness`).
 """
 
 import csv
@@ -35,6 +36,7 @@ from stages.common.progress import AnswerBar
 from stages.common.promised import promises
 from stages.common.server import LlamaServer, serve
 from stages.measuring.scores import UNFIXABLE, Case, Prediction, by, figures, meant, proportions, table
+from stages.measuring.yardstick import Yardstick, slowness
 
 _REQUESTS_PER_SLOT = 2  # a slot that gets free finds the next request waiting
 _WARM_UP_REQUESTS = 3
@@ -103,17 +105,22 @@ def predict(
     ]
 
 
-def measure_latency(server: LlamaServer, cases: Sequence[Case], params: EvaluateParams, seed: int) -> list[float]:
-    """Milliseconds of single requests, one after another, after a warm-up, for a sample of the cases."""
+def measure_latency(
+    server: LlamaServer, cases: Sequence[Case], params: EvaluateParams, seed: int
+) -> tuple[list[float], float]:
+    """Milliseconds of single requests, one after another, for a sample of the cases; how slow the machine was."""
     sample = random.Random(seed).sample(cases, min(params.latency_requests, len(cases)))
     for case in sample[:_WARM_UP_REQUESTS]:
         server.complete(case.prompt, _decoding(cases), reuse_prefix=False)
-    latencies = []
+    yardstick = Yardstick()
+    yardstick.measure()
+    latencies, yards = [], []
     for case in tqdm(sample, desc="latency", unit=" requests"):
         started = time.perf_counter()
         server.complete(case.prompt, _decoding(cases), reuse_prefix=False)
         latencies.append(1000 * (time.perf_counter() - started))
-    return latencies
+        yards.append(yardstick.measure())
+    return latencies, slowness(yards)
 
 
 def _decoding(cases: Sequence[Case]) -> Decoding:
@@ -129,7 +136,7 @@ def evaluate(
     everything = [case for cases in splits.values() for case in cases]
     context = context_for(everything, _decoding(everything).max_tokens)
     with serve(executable, model, slots=params.slots, context=context, log=log) as server:
-        latencies = measure_latency(server, splits["test"], params, seed)
+        latencies, slow = measure_latency(server, splits["test"], params, seed)
         answered = iter(predict(server, everything, params, model.stem))
         load_ms = server.load_ms
     predictions = {name: list(islice(answered, len(cases))) for name, cases in splits.items()}
@@ -137,6 +144,7 @@ def evaluate(
         **figures(proportions(predictions)),
         "latency_p50_ms": round(percentile(latencies, 50), 1),
         "latency_p95_ms": round(percentile(latencies, 95), 1),
+        "machine_slowness": round(slow, 2),
         "load_ms": round(load_ms, 1),
         "file_mb": round(model.stat().st_size / 1e6, 1),
     }

@@ -66,6 +66,24 @@ def at_most(name: str, figure: float | None, limit: float) -> Gate:
     return Gate(name, figure, f"<= {limit:g}", None, _colour(figure is not None and figure <= limit))
 
 
+def fast_enough(figures: Figures, limit_ms: float) -> Gate:
+    """Green if the latency is not above the limit of the reference machine, times how slow this one was.
+
+    So a slow or a busy machine does not make a model red. With a limit of 500, 400 ms are green on a machine as
+    fast as the reference (`machine_slowness` 1) and 900 ms on one half as fast (2), but 300 ms are red on one that
+    is twice as fast (.5).
+    """
+    name, latency = "latency_p95_ms", amount(figures.get("latency_p95_ms"))
+    slowness = amount(figures.get("machine_slowness"))
+    if latency is None or not slowness:
+        return Gate(name, latency, f"<= {limit_ms:g} x machine_slowness", None, "red")
+    allowed = limit_ms * slowness
+    note = (
+        f"{limit_ms:g} ms on the reference machine, and this one took {slowness:g} times as long for the yardstick"
+    )
+    return Gate(name, latency, f"<= {allowed:.0f}", None, _colour(latency <= allowed), note)
+
+
 def loads(figures: Figures) -> Gate:
     """Green if llama.cpp loaded the file, which shows in a time that it took."""
     load_ms = amount(figures.get("load_ms"))
@@ -131,7 +149,7 @@ def judge(now: Figures, baseline: Baseline, limits: config.GateParams) -> list[G
         at_most("perplexity_ratio", amount(now.get("perplexity_ratio")), limits.perplexity_ratio_max),
         not_worse_perplexity(now, baseline, limits.baseline_perplexity_ratio_max),
         at_most("kl_divergence", amount(now.get("kl_divergence")), limits.kl_divergence_max),
-        at_most("latency_p95_ms", amount(now.get("latency_p95_ms")), limits.latency_p95_max_ms),
+        fast_enough(now, limits.latency_p95_max_ms),
         at_most("changed_correct_rate", share("changed_correct_rate"), limits.changed_correct_rate_max),
         at_most("danger_added_rate", share("danger_added_rate"), limits.danger_added_rate_max),
         at_most("runaway_rate", share("runaway_rate"), limits.runaway_rate_max),

@@ -138,6 +138,7 @@ def test_a_quant_is_asked_every_case_and_answers_are_matched_with_their_own_case
     assert {"figure": "latency", "n": 5} in figures["samples"]
     assert figures["file_mb"] == 2.5
     assert 0 < figures["latency_p50_ms"] <= figures["latency_p95_ms"]
+    assert figures["machine_slowness"] > 0
     assert figures["load_ms"] > 0
     requests = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
     single = [request for request in requests if not request["cache_prompt"]]

@@ -37,6 +37,7 @@ GOOD = {
     "perplexity_ratio": 1.01,
     "kl_divergence": 0.01,
     "latency_p95_ms": 120.0,
+    "machine_slowness": 1.0,
     "changed_correct_rate": 0.02,
     "danger_added_rate": 0.0,
     "runaway_rate": 0.0,
@@ -79,6 +80,14 @@ def test_each_gate_can_fail_by_itself(gate: str, figures: dict) -> None:
 @pytest.mark.parametrize("figure", sorted(set(GOOD) - {"exact_match_n"}))
 def test_a_figure_that_was_not_measured_is_red(figure: str, value: object) -> None:
     assert "red" in verdicts({figure: value}).values()
+
+
+@pytest.mark.parametrize(
+    ("latency", "slowness", "verdict"),
+    [(499, 1.0, "green"), (990, 2.0, "green"), (1010, 2.0, "red"), (300, 0.5, "red"), (120, 0.0, "red")],
+)
+def test_a_slow_or_busy_machine_does_not_make_a_model_red(latency: float, slowness: float, verdict: str) -> None:
+    assert verdicts({"latency_p95_ms": latency, "machine_slowness": slowness})["latency_p95_ms"] == verdict
 
 
 @pytest.mark.parametrize("value", [1.5, 200])

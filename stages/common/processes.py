@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TERM_PATIENCE_S = 0.7  # what a program may take to end by itself; within that of interrupts.py
 
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "20000"}
-"""Environment of programs whose OpenMP threads wait for each other: they spin for a moment, then sleep.
+"""Environment of a training, whose OpenMP threads wait for each other: they spin for a moment, then sleep.
 
 Spinning without end, libgomp's default, costs most of the other core as soon as anything else takes one away
 (training: 25 s a step instead of 0.5). Sleeping at once (OMP_WAIT_POLICY=passive) costs a third to a half of the
