@@ -377,12 +377,18 @@ def test_the_tools_kept_out_of_training_are_many_and_hardly_typed() -> None:
         assert set(shipped) & everyday_lines(TABLES, shell).keys(), shell
 
 
-def test_a_dangerous_word_of_two_letters_is_corrected_only_where_both_are_there(rows) -> None:
-    """`rn -r build` may mean anything."""
-    for row in rows:
+def test_a_short_dangerous_word_is_corrected_only_where_its_letters_and_no_other_are_there(rows) -> None:
+    """`rn -r build`, `r4m -r build` and `rmb uild` may mean anything; whoever learns them sees `rm` everywhere."""
+    params = PARAMS.model_copy(
+        update={"families": {"command": 1.0}, "rows": 6000, "shells": {"bash": 0.5, "cmd": 0.5}}
+    )
+    found = 0
+    for row in (*rows, *generate(TABLES, params, seed=5)):
         for word in ("rm", "del", "rd"):
             if answer(row).split()[0] == word and row["meta"]["family"] == "command":
-                assert set(word) <= set(typed(row).split()[0].lower()), row
+                found += typed(row).split()[0] != word
+                assert set(typed(row).split()[0].lower()) == set(word), row
+    assert found
 
 
 def test_the_share_of_unfixable_lines_stays_as_typed(rows) -> None:

@@ -114,7 +114,7 @@ class Typos:
         wrong = self._typist.mistype(right, kind, rng)
         if wrong is None or not wrong[0].isalnum() or not candidates.means(wrong, right, self._tie_ratio):
             return None
-        if right.lower() in self._all_letters and Counter(right.lower()) - Counter(wrong.lower()):
+        if right.lower() in self._all_letters and not _is_of_its_letters(wrong.lower(), right.lower()):
             return None
         if word.role == SUBCOMMAND and wrong in self._aliases.get(word.tool, ()):
             return None
@@ -181,6 +181,7 @@ class Typos:
             and any(first.role == role and second.role in others for role, others in roles)
             and self._is_open(first.text)
             and self._is_open(second.text)
+            and self._all_letters.isdisjoint({first.text.lower(), second.text.lower()})
         ]
 
     def _join(self, line: str, pair: tuple[Word, Word], rng: Random) -> str | None:
@@ -272,3 +273,8 @@ class Typos:
     @staticmethod
     def _turn_slashes(line: str, word: Word, rng: Random) -> str:
         return line[: word.start] + word.text.replace("/", "\\") + line[word.end :]
+
+
+def _is_of_its_letters(wrong: str, right: str) -> bool:
+    """Whether `wrong` has all letters of `right` and no other ones: `mr` and `rmm` of `rm`, not `rn` and `r4m`."""
+    return not Counter(right) - Counter(wrong) and set(wrong) <= set(right)
