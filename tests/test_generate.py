@@ -378,7 +378,7 @@ def test_the_tools_kept_out_of_training_are_many_and_hardly_typed() -> None:
 
 
 def test_a_short_dangerous_word_is_corrected_only_where_its_letters_and_no_other_are_there(rows) -> None:
-    """`rn -r build`, `r4m -r build` and `rmb uild` may mean anything; whoever learns them sees `rm` everywhere."""
+    """`rn -r build`, `r4m -r build` and `rmb uild` may mean anything."""
     params = PARAMS.model_copy(
         update={"families": {"command": 1.0}, "rows": 6000, "shells": {"bash": 0.5, "cmd": 0.5}}
     )

@@ -70,6 +70,20 @@ def test_it_answers_on_a_port_that_the_kernel_chose(start: Start):
         assert one.load_ms > 0
 
 
+@pytest.mark.parametrize("own", [None, "77"])
+def test_its_threads_do_not_spin_for_each_other_for_long(
+    start: Start, monkeypatch: pytest.MonkeyPatch, own: str | None
+):
+    """Beside another program they would take the cores from each other; a value of one's own counts."""
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if own:
+        monkeypatch.setenv("GOMP_SPINCOUNT", own)
+    with start() as server:
+        environment = Path(f"/proc/{server.process_id}/environ").read_bytes().decode().split("\0")
+    [spins] = [entry.partition("=")[2] for entry in environment if entry.startswith("GOMP_SPINCOUNT=")]
+    assert spins == own if own else 0 < int(spins) <= 1000
+
+
 @pytest.mark.parametrize(
     ("task", "tokens", "stops"), [(CORRECT, 128, ["<|im_end|>", "\n"]), (WIT, 256, ["<|im_end|>"])]
 )

@@ -45,8 +45,9 @@ _IN_FLIGHT_S = 15.0  # longest time that a compiler or linker takes to write its
 _PATIENT_THREADS = {"GOMP_SPINCOUNT": "300"}
 """They wait for each other some thousand times a request: they spin for a moment, then sleep.
 
-Beside a busy loop on two cores a request took 3,100 ms where they spun 20,000 times (both on one core, one of them
-spinning), 430 with 1,000, 265 with 300 and 310 with 100; on free cores 131, 131, 137 and 165.
+Beside a busy loop on two cores the p95 of a request was 505 ms where they spun 1,000 times, 308 with 300 and 259
+with 100; on free cores 123, 130 and 151 (benchmarks/latency.py). With 20,000, which suits a training, 3,100:
+both threads sat on one core, one of them spinning.
 """
 _INSTALL = {
     "cmake": "cmake (Debian, Ubuntu: apt install cmake; Fedora: dnf install cmake; macOS: brew install cmake)",

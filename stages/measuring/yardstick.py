@@ -5,8 +5,8 @@
 
 A fixed piece of work of the kind that a model's layers are: products of matrices, split over all cores, whose
 threads wait for each other after each. It is measured between the requests whose latency is judged, so that it
-meets what they meet: slow cores, and other programs on them. (Two Zen 5 cores, a busy loop beside them: the
-requests take 1.99 times as long, the yardstick 2.04 times.)
+meets what they meet: slow cores, and other programs on them. Beside a busy loop on two cores it takes 2.0 times as
+long; the requests took 1.7 to 2.4 times as long in several runs (benchmarks/latency.py).
 """
 
 import os
@@ -29,7 +29,7 @@ class Yardstick:
 
     def __init__(self) -> None:
         self._threads = len(os.sched_getaffinity(0))
-        # whole columns, so the work of more threads than those would be more than it is
+        # of more threads than columns each still has one
         share = max(1, _HEIGHT // self._threads)
         self._rows = torch.ones(_ROWS, _WIDTH)
         self._layers = [torch.ones(_WIDTH, share) for _ in range(_LAYERS)]
