@@ -3,9 +3,10 @@
 Run as a program. Environment: `STAND_IN_ANSWERS` (a JSON file: user command -> answer; a command not in it is
 answered with itself, and an answer of more than `n_predict` words is cut off), `STAND_IN_REQUESTS` (a JSONL file
 to which each request is appended), `STAND_IN_FAULT`: `load` (ends before it listens), `silent` (never listens),
-`die` (ends at the fifth request), `refuse` (HTTP 500 always), `hiccup` (drops every third connection), `garble`
-(answers without content), `surrogate` (half of a character), `endless` (an answer goes on for ever), `stall`
-(answers only what is asked one at a time, without reuse of the prefix).
+`die` (ends at the fifth request), `die-midway` (ends within its fifth answer), `refuse` (HTTP 500 always),
+`hiccup` (drops every third connection), `break` (breaks every third answer off), `garble` (answers without
+content), `surrogate` (half of a character), `endless` (an answer goes on for ever), `stall` (answers only what is
+asked one at a time, without reuse of the prefix).
 """
 
 import json
@@ -39,8 +40,7 @@ class Handler(BaseHTTPRequestHandler):
                 with Path(REQUESTS).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(body) + "\n")
         if FAULT == "die" and count == 5:
-            print("ggml.c:1: out of memory", file=sys.stderr, flush=True)
-            os._exit(3)
+            die()
         if FAULT == "hiccup" and count % 3 == 0:
             self.close_connection = True
             return
@@ -62,17 +62,27 @@ class Handler(BaseHTTPRequestHandler):
         completion = {"content": " ".join(words[:limit]), "stop_type": "limit" if len(words) > limit else "eos"}
         if FAULT == "surrogate":
             completion["content"] = "\ud800"
-        self.answer(200, {} if FAULT == "garble" else completion)
+        dies = FAULT == "die-midway" and count == 5
+        broken = dies or (FAULT == "break" and count % 3 == 0)
+        self.answer(200, {} if FAULT == "garble" else completion, broken=broken)
+        if dies:
+            die()
 
-    def answer(self, status: int, value: object) -> None:
+    def answer(self, status: int, value: object, *, broken: bool = False) -> None:
         data = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if broken else data)
+        self.close_connection = self.close_connection or broken
 
     def log_message(self, *_: object) -> None:
         """Requests are written to `STAND_IN_REQUESTS`, not to the log."""
+
+
+def die() -> None:
+    print("ggml.c:1: out of memory", file=sys.stderr, flush=True)
+    os._exit(3)
 
 
 def main() -> None:

@@ -114,14 +114,16 @@ def test_many_requests_at_once_come_back_in_order(start: Start):
     assert len(counted) == 250
 
 
-def test_a_dropped_connection_is_tried_again(start: Start):
-    with start("hiccup") as server:
+@pytest.mark.parametrize("fault", ["hiccup", "break"])
+def test_a_dropped_connection_is_tried_again(start: Start, fault: str):
+    with start(fault) as server:
         answers = [server.complete(render_prompt("bash", f"cd {number}"), SHORT) for number in range(4)]
     assert [answer.text for answer in answers] == ["cd 0", "cd 1", "cd 2", "cd 3"]
 
 
-def test_a_server_that_dies_at_work_is_an_error_with_its_last_words(start: Start):
-    with start("die") as server, pytest.raises(PipelineError, match=r"status 3 .*out of memory"):
+@pytest.mark.parametrize("fault", ["die", "die-midway"])
+def test_a_server_that_dies_at_work_is_an_error_with_its_last_words(start: Start, fault: str):
+    with start(fault) as server, pytest.raises(PipelineError, match=r"status 3 .*out of memory"):
         server.complete_all([render_prompt("cmd", f"dir {number}") for number in range(50)], SHORT, in_flight=4)
 
 

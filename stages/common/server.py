@@ -127,6 +127,8 @@ class LlamaServer:
             answer += piece
             if time.monotonic() > ends:
                 raise TimeoutError(f"an answer that does not end in {_REQUEST_TIMEOUT_S:.0f} s")
+        if response.length:  # unlike `read`, `read1` says nothing of a connection that closed too soon
+            raise http.client.IncompleteRead(answer, response.length)
         response.close()  # the connection stays, for the next request
         return response.status, answer
 
