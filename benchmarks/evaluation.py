@@ -88,7 +88,7 @@ def main() -> None:
     with serve(tool("llama-server"), model, slots=params.slots, context=context, log=log) as server:
 
         def evaluated(share: Sequence[Case]) -> None:
-            predict(server, share, params, "evaluate")
+            predict(server, share, "evaluate")
 
         def one_at_a_time(share: Sequence[Case]) -> None:
             for case in share:

@@ -38,7 +38,6 @@ from stages.common.server import LlamaServer, serve
 from stages.measuring.scores import UNFIXABLE, Case, Prediction, by, figures, meant, proportions, table
 from stages.measuring.yardstick import Yardstick, slowness
 
-_REQUESTS_PER_SLOT = 2  # a slot that gets free finds the next request waiting
 _WARM_UP_REQUESTS = 3
 
 
@@ -88,16 +87,13 @@ def read_promised(task: str = CORRECT) -> list[Case]:
     ]
 
 
-def predict(
-    server: LlamaServer, cases: Sequence[Case], params: EvaluateParams, description: str
-) -> list[Prediction]:
+def predict(server: LlamaServer, cases: Sequence[Case], description: str) -> list[Prediction]:
     """The answers to all cases, in their order, asked many at a time."""
     # neighbours share more than the system prompt, and a slot keeps what a prompt shares with its predecessor
     order = sorted(range(len(cases)), key=lambda index: cases[index].prompt)
-    in_flight = params.slots * _REQUESTS_PER_SLOT
-    with AnswerBar(total=len(cases), desc=description, unit=" cases", warm_up=in_flight) as bar:
+    with AnswerBar(total=len(cases), desc=description, unit=" cases", warm_up=server.in_flight) as bar:
         prompts = [cases[index].prompt for index in order]
-        answers = server.complete_all(prompts, _decoding(cases), in_flight, on_answer=lambda: bar.update())
+        answers = server.complete_all(prompts, _decoding(cases), on_answer=lambda: bar.update())
     answer_of = dict(zip(order, answers, strict=True))
     return [
         Prediction(case, answer_of[index].text.rstrip(), answer_of[index].cut_off)
@@ -137,7 +133,7 @@ def evaluate(
     context = context_for(everything, _decoding(everything).max_tokens)
     with serve(executable, model, slots=params.slots, context=context, log=log) as server:
         latencies, slow = measure_latency(server, splits["test"], params, seed)
-        answered = iter(predict(server, everything, params, model.stem))
+        answered = iter(predict(server, everything, model.stem))
         load_ms = server.load_ms
     predictions = {name: list(islice(answered, len(cases))) for name, cases in splits.items()}
     found = {

@@ -4,9 +4,9 @@ Run as a program. Environment: `STAND_IN_ANSWERS` (a JSON file: user command -> 
 answered with itself, and an answer of more than `n_predict` words is cut off), `STAND_IN_REQUESTS` (a JSONL file
 to which each request is appended), `STAND_IN_FAULT`: `load` (ends before it listens), `silent` (never listens),
 `die` (ends at the fifth request), `die-midway` (ends within its fifth answer), `refuse` (HTTP 500 always),
-`hiccup` (drops every third connection), `break` (breaks every third answer off), `garble` (answers without
-content), `surrogate` (half of a character), `endless` (an answer goes on for ever), `stall` (answers only what is
-asked one at a time, without reuse of the prefix).
+`reject` (400), `hiccup` (drops every third connection), `break` (breaks every third answer off), `garble`
+(answers without content), `surrogate` (half of a character), `endless` (an answer goes on for ever), `stall`
+(answers only what is asked one at a time, without reuse of the prefix).
 """
 
 import json
@@ -46,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if FAULT == "refuse":
             self.answer(500, {"error": {"message": "no slot"}})
+            return
+        if FAULT == "reject":
+            self.answer(400, {"error": {"message": "too long"}})
             return
         if FAULT == "stall" and body["cache_prompt"]:
             time.sleep(60)

@@ -1,5 +1,7 @@
 """llama-server as a child: it starts, answers as the clients are answered, and every way it fails is one line."""
 
+import errno
+import http.client
 import json
 import os
 import signal
@@ -109,7 +111,7 @@ def test_many_requests_at_once_come_back_in_order(start: Start):
     counted = []
     with start() as server:
         prompts = [render_prompt("zsh", command) for command in commands]
-        answers = server.complete_all(prompts, SHORT, in_flight=8, on_answer=lambda: counted.append(1))
+        answers = server.complete_all(prompts, SHORT, on_answer=lambda: counted.append(1))
     assert [answer.text for answer in answers] == commands
     assert len(counted) == 250
 
@@ -124,7 +126,7 @@ def test_a_dropped_connection_is_tried_again(start: Start, fault: str):
 @pytest.mark.parametrize("fault", ["die", "die-midway"])
 def test_a_server_that_dies_at_work_is_an_error_with_its_last_words(start: Start, fault: str):
     with start(fault) as server, pytest.raises(PipelineError, match=r"status 3 .*out of memory"):
-        server.complete_all([render_prompt("cmd", f"dir {number}") for number in range(50)], SHORT, in_flight=4)
+        server.complete_all([render_prompt("cmd", f"dir {number}") for number in range(50)], SHORT)
 
 
 def test_an_answer_without_an_end_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch):
@@ -133,9 +135,30 @@ def test_an_answer_without_an_end_is_given_up(start: Start, monkeypatch: pytest.
         running.complete(render_prompt("bash", "ls"), SHORT)
 
 
+def test_every_open_request_has_a_thread_of_the_server(start: Start):
+    """Those without one wait until a connection is closed, which is after some hundred answers."""
+    with start() as server:
+        command = Path(f"/proc/{server.process_id}/cmdline").read_bytes().decode().split("\0")
+    assert int(command[command.index("--threads-http") + 1]) > server.in_flight > 1
+
+
+def test_a_machine_without_loopback_is_told_so(start: Start, monkeypatch: pytest.MonkeyPatch):
+    def unreachable(_: http.client.HTTPConnection) -> None:
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", unreachable)
+    with start() as server, pytest.raises(PipelineError, match="ip link set lo up"):
+        server.complete(render_prompt("bash", "ls"), SHORT)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("refuse", "HTTP 500"), ("garble", "than a completion"), ("surrogate", "than a completion")],
+    [
+        ("refuse", "HTTP 500"),
+        ("reject", "refuses what it is asked: HTTP 400"),
+        ("garble", "than a completion"),
+        ("surrogate", "than a completion"),
+    ],
 )
 def test_a_case_without_an_answer_is_an_error_and_not_a_wrong_answer(start: Start, fault: str, message: str):
     with start(fault) as server, pytest.raises(PipelineError, match=message):

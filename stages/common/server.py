@@ -4,6 +4,7 @@ In: a GGUF and the program. Out: answers, and how long the model took to load. T
 this process, listens on loopback only, and keeps its log in a file that every error here quotes.
 """
 
+import errno
 import http.client
 import json
 import os
@@ -30,6 +31,7 @@ _LISTENING = re.compile(r"listening on https?://[^\s:]+:(\d+)")  # written once 
 _POLL_S = 0.01
 _REQUEST_TIMEOUT_S = 300.0
 _ATTEMPTS = 3
+_REQUESTS_PER_SLOT = 2  # a slot that gets free finds the next request waiting
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,15 @@ class Answer:
 class LlamaServer:
     """A running llama-server; safe to use from many threads, each of which keeps a connection of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, load_ms: float, log: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, load_ms: float, log: Path, in_flight: int
+    ) -> None:
         self.port = port
         self.load_ms = load_ms
         """Milliseconds from the start of the process to the first request it would have answered."""
         self.process_id = process.pid
+        self.in_flight = in_flight
+        """Requests that are open at a time where many are asked."""
         self._process = process
         self._log = log
         self._local = threading.local()
@@ -81,31 +87,33 @@ class LlamaServer:
             except (OSError, http.client.HTTPException) as error:
                 self._forget_connection()
                 failure = f"{type(error).__name__}: {error}"
+                if getattr(error, "errno", None) == errno.ENETUNREACH:
+                    raise PipelineError(f"{_HOST} cannot be reached; run `ip link set lo up` as root") from None
                 if (code := self._exit_status()) is not None:
                     raise PipelineError(
-                        f"llama-server ended with status {code} while it answered: {last_line(self._log)}"
+                        f"llama-server ended with status {code} while it answered; its last line: "
+                        f"{last_line(self._log)}; see {self._log} and run again"
                     ) from None
                 continue
             if status == 200:
                 return _answer(answer)
             failure = f"HTTP {status}: {answer.decode('utf-8', 'replace')[:200]}"
             if status < 500:
-                break
+                raise PipelineError(f"llama-server refuses what it is asked: {failure}; see {self._log}")
         raise PipelineError(f"llama-server gave no answer: {failure}; see {self._log} and run again")
 
     def complete_all(
         self,
         prompts: Sequence[str],
         decoding: Decoding,
-        in_flight: int,
         on_answer: Callable[[], object] = lambda: None,
     ) -> list[Answer]:
-        """The answers to all prompts, in their order, with at most `in_flight` requests open at a time.
+        """The answers to all prompts, in their order, with `in_flight` requests open at a time.
 
         `on_answer` is called once an answer, in their order. The first failure ends the rest.
         """
         answers = []
-        pool = ThreadPoolExecutor(max_workers=in_flight)
+        pool = ThreadPoolExecutor(max_workers=self.in_flight)
         try:
             for answer in pool.map(lambda prompt: self.complete(prompt, decoding), prompts):
                 answers.append(answer)
@@ -160,15 +168,15 @@ def serve(
         PipelineError: it does not start, ends before it is ready, is not ready in time, or a port fixed by
             `LLAMA_SERVER_PORT` is taken.
     """
-    port = _fixed_port()
+    port, in_flight = _fixed_port(), slots * _REQUESTS_PER_SLOT
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         started = time.monotonic()
-        command = _command(executable, model, slots, context, port)
+        command = _command(executable, model, slots, context, port, in_flight)
         environment = llama_cpp_environment()
         with program(command, what="llama-server", stdout=stream, stderr=stream, env=environment) as process:
             port = _wait_until_listening(process, log, port, started + start_timeout_s)
-            yield LlamaServer(process, port, 1000 * (time.monotonic() - started), log)
+            yield LlamaServer(process, port, 1000 * (time.monotonic() - started), log, in_flight)
 
 
 def last_line(log: Path) -> str:
@@ -177,12 +185,15 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line), "it wrote nothing")
 
 
-def _command(executable: Path, model: Path, slots: int, context: int, port: int) -> list[str]:
+def _command(executable: Path, model: Path, slots: int, context: int, port: int, connections: int) -> list[str]:
     cores = str(len(os.sched_getaffinity(0)))
     return [
         *(str(executable), "--model", str(model), "--host", _HOST, "--port", str(port)),
         *("--parallel", str(slots), "--ctx-size", str(slots * context), "--no-kv-unified"),
         *("--threads", cores, "--threads-batch", cores),
+        # A connection that is kept open keeps a thread of the server's. With more of them than threads (by default
+        # slots and 2), the last ones wait for 1,000 answers to others, on a slow machine until they are given up.
+        *("--threads-http", str(connections + 1)),
         # prompts of finished requests would be kept in memory (8 GB of it) and looked up by the next ones
         *("--cache-ram", "0"),
         *("--no-webui", "--log-colors", "off"),
