@@ -146,6 +146,16 @@ FAULTS: dict[str, tuple[str, bytes | dict]] = {
         "json",
         WHOLE.replace(b'"content": "git remote update"', b'"content": "rm -rf /", "content": "git remote update"'),
     ),
+    "a key of the meta that stands twice": ("json", WHOLE.replace(b'"shell": ', b'"shell": "cmd", "shell": ')),
+    "a key that stands twice, once with a blank": (
+        "json",
+        WHOLE.replace(b'"shell": ', b'"shell" : "cmd", "shell": '),
+    ),
+    "a key that stands twice, once as an escape": (
+        "json",
+        WHOLE.replace(b'"content": "git remote update"', b'"c\\u006fntent": "ls", "content": "git remote update"'),
+    ),
+    "a role that stands twice": ("json", WHOLE.replace(b'"role": "user"', b'"role": "system", "role": "user"')),
     "a field beside the messages": ("schema", changed(lambda bad: bad.update(text="gti"))),
     "a number of 5,000 digits": ("json", WHOLE.replace(b'{"messages"', b'{"x": ' + b"9" * 5000 + b', "messages"')),
     "UTF-16": ("utf-8", WHOLE.decode().encode("utf-16-le").replace(b"\n", b"")),
@@ -180,6 +190,21 @@ def test_one_fault_is_found_at_its_line_and_nothing_else(tmp_path: Path, fault: 
 
     assert {(finding.line, finding.rule) for finding in findings} == {(PLACE, rule)}
     assert all(str(finding).startswith(f"{path}:{PLACE}: [{rule}] ") for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ('ecoh \'"a": 1, "a": 2\'', 'echo \'"a": 1, "a": 2\''),
+    ],
+)
+def test_what_looks_like_a_key_in_a_line_is_none(tmp_path: Path, typed: str, answer: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in [*GOOD, row(typed, answer)]))
+
+    _, findings = read_and_check([path], PARAMS)
+
+    assert [finding for finding in findings if finding.rule == "json"] == []
 
 
 @pytest.mark.parametrize(

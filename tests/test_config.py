@@ -99,6 +99,13 @@ def test_every_size_has_complete_settings(worktree: Path, size: str) -> None:
         ("params.yaml", "slots: 8", "slots: 300", config.evaluate_params, "params.yaml: evaluate.slots:"),
         (
             "params.yaml",
+            "latency_p95_max_ms: 500",
+            "latency_p95_max_ms: .inf",
+            config.gate_params,
+            "params.yaml: gate.latency_p95_max_ms:",
+        ),
+        (
+            "params.yaml",
             "- Q4_K_M",
             "- Q4_KM",
             config.quantize_params,

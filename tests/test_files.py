@@ -143,6 +143,7 @@ def test_a_bad_json_file_is_named_with_its_line(tmp_path: Path, content: bytes, 
     with pytest.raises(PipelineError) as caught:
         read_json(path)
     assert str(caught.value).startswith(f"{path}{message}")
+    assert "sys." not in str(caught.value)  # Python's advice to programmers
 
 
 def test_an_object_may_have_the_key_of_another(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from stages.common.chat import system_prompt
 from stages.validating.rows import Row, parse_line
 from stages.validating.split import check_splits, split_rows
@@ -117,6 +119,14 @@ def test_rows_that_cross_splits_are_found():
 def test_a_group_too_large_to_split_is_an_error():
     rows = [row(line, "one") for line in range(100)]
     assert [each for each in check_splits(HERE, split_rows(rows, 1, [])) if "too large" in each.message]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_too_few_rows_for_a_split_are_an_error(rows: int):
+    """Within the tolerance of the shares as they may be, training would find an empty file."""
+    splits = split_rows([row(line, str(line)) for line in range(rows)], 1, [])
+    empty = {each.message.split(" for ")[1].split(";")[0] for each in check_splits(HERE, splits) if not each.line}
+    assert empty == {name for name in ("train", "valid", "test") if not splits[name]} != set()
 
 
 def test_a_group_is_worked_out_from_the_line_without_its_particulars_and_the_mistake():

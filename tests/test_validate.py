@@ -375,6 +375,7 @@ def test_the_stage_writes_four_splits_and_their_figures_the_same_each_time(proje
     ("tools", "said"),
     [
         (["helm", "rclon"], "[split] data.heldout_tools: no shell has this tool; did you mean rclone?"),
+        (["rclone", "rclone"], "[split] data.heldout_tools: there 2 times; name it once"),
         (["cargo"], "data/promised.yaml promises it, so data.heldout_tools cannot keep its tool out of training"),
     ],
 )

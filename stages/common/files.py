@@ -156,7 +156,7 @@ def read_json(path: Path, *, remedy: str = FROM_REPRO) -> Any:
     except json.JSONDecodeError as error:
         raise PipelineError(f"{path}:{error.lineno}: not JSON: {error.msg}; correct or delete it") from None
     except (RecursionError, ValueError) as error:  # brackets in brackets without end, a number of 5,000 digits
-        raise PipelineError(f"{path}: not JSON that can be read: {error}; correct or delete it") from None
+        raise PipelineError(f"{path}: not JSON that can be read: {_reason(error)}; correct or delete it") from None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -236,6 +236,11 @@ def _require_each_key_once(document: yaml.Node, path: Path) -> None:
                 )
 
 
+def _reason(error: Exception) -> str:
+    """Why Python cannot read it, without its advice to programmers (`use sys.set_int_max_str_digits()`)."""
+    return str(error).partition(";")[0]
+
+
 class _TwiceError(ValueError):
     """A key of a JSON object is there twice; where, the parser does not tell."""
 
@@ -285,7 +290,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{path}:{number}: not JSON: {error.msg} at column {error.colno}; mend or delete the line"
                 ) from None
             except (RecursionError, ValueError) as error:
-                raise PipelineError(f"{path}:{number}: not JSON that can be read: {error}") from None
+                raise PipelineError(f"{path}:{number}: not JSON that can be read: {_reason(error)}") from None
             if not isinstance(row, dict):
                 raise PipelineError(f"{path}:{number}: not a JSON object; one row is one object in braces")
             yield number, row

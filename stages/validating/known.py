@@ -134,11 +134,13 @@ def check_known(looked: Looked) -> list[Finding]:
 
 
 def check_heldout(tools: Sequence[str], promised: Iterable[str]) -> Iterator[Finding]:
-    """A tool to keep out of training that no shell has, or that an answer of `data/promised.yaml` runs.
+    """A tool to keep out of training that no shell has, that is named twice, or that a promised answer runs.
 
     A mistyped name would keep nothing out, and the promised lines are trained on.
     """
-    for tool in tools:
+    for tool, times in Counter(tools).items():
+        if times > 1:
+            yield Finding(PARAMS, 0, "split", f"data.heldout_tools: there {times} times; name it once", tool)
         if not any(_has(system, tool) for system in grammars_by_system()):
             near = next(filter(None, (nearest_command(tool, system, 2) for system in grammars_by_system())), None)
             hint = f"did you mean {near}?" if near else "name a tool that data/grammar has"

@@ -103,6 +103,10 @@ def check_splits(file: Path, splits: Mapping[str, Sequence[Row]]) -> Iterator[Fi
                     yield row.finding("split", message)
     total = sum(len(splits[name]) for name in limits().split_shares)
     for name, target in limits().split_shares.items():
+        if not splits[name]:
+            message = f"no row of {total} is left for {name}; make more (data.rows), or the groups are too large"
+            yield Finding(file, 0, "split", message, "0 rows")
+            continue
         share = len(splits[name]) / max(total, 1)
         if abs(share - target) > max(limits().share_tolerance, 1 / max(total, 1)):
             message = f"{name} gets {share:.2%} of the rows, {target:.2%} are asked for; the groups are too large"
