@@ -25,13 +25,14 @@ venv:
 	  { echo "make: $(PYTHON) is not Python 3.11 or newer; install one and run: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m stages.common.install
 
+# dvc runs stages in the user's SHELL, which may be none (/usr/sbin/nologin, or a fish that is not installed here);
 # `python -m dvc` and not `dvc`: the first line of a script cannot name every folder, nor one that was moved
 repro: venv
 	python -m stages.common.config
 	python -m stages.common.llama_cpp
 	python -m stages.common.mend
 	python -m stages.gate refresh
-	python -m dvc repro
+	SHELL=/bin/sh python -m dvc repro
 	python -m stages.gate check
 
 # the tests of a file share what they make once, so a file stays in one process; in the order of their names, since the

@@ -292,6 +292,11 @@ def main() -> None:
     except torch.OutOfMemoryError as error:
         print(f"train: error: {str(error).split('. ')[0]}; lower train.rows_per_step", file=sys.stderr)
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):  # torch's has no class
+            raise
+        print("train: error: there is not enough memory; free some, or lower train.rows_per_step", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\ntrain: stopped; run again to go on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

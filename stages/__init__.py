@@ -15,11 +15,14 @@ if sys.argv[0] == "-m":
 
     from stages.common import inputs
     from stages.common.errors import PipelineError
-    from stages.common.processes import die_with_dvc, die_with_parent
+    from stages.common.processes import die_with_dvc, die_with_parent, is_to_outlive_parent, open_standard_streams
 
-    die_with_parent()
+    open_standard_streams()
+    under_dvc = "DVC_STAGE" in os.environ
+    if under_dvc or not is_to_outlive_parent():
+        die_with_parent()
     try:
-        if "DVC_STAGE" in os.environ:
+        if under_dvc:
             die_with_dvc()
         if _module == f"stages.{_stage}" and sys.argv[1:] == []:  # with arguments it does something else
             inputs.begin(_stage)

@@ -46,6 +46,11 @@ def stage(body: str, folder: Path, **extra) -> subprocess.CompletedProcess[str]:
             "sample: error: Read-only file system on .cache in /tmp",
         ),
         ("raise OSError(errno.EPIPE, 'Broken pipe')", "the program that reads its output has ended"),
+        ("bytearray(1 << 60)", "sample: error: there is not enough memory"),
+        (
+            'raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 8 bytes")',
+            "sample: error: there is not enough memory",
+        ),
     ],
 )
 def test_a_foreseen_error_is_one_line(tmp_path: Path, body: str, line: str) -> None:
@@ -68,6 +73,52 @@ def test_a_defect_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A work tree with the plumbing alone, for a stage `sample` of a test's own."""
+    package = tmp_path / "stages"
+    package.mkdir()
+    for name in ("__init__.py", "common"):
+        (package / name).symlink_to(Path(ROOT) / "stages" / name)
+    return package
+
+
+def test_closed_standard_streams_lead_nowhere(tmp_path: Path, package: Path) -> None:
+    """A file opened by the stage would else have the number 1 and get what a child prints."""
+    (package / "sample.py").write_text(
+        "import subprocess\n"
+        "from stages.common.cli import run_stage\n"
+        "def main():\n"
+        "    print('said')\n"
+        "    with open('out', 'w') as file:\n"
+        "        subprocess.run(['sh', '-c', 'echo stray; echo stray >&2'])\n"
+        "        file.write('kept')\n"
+        "run_stage('sample', main)\n"
+    )
+    argv = ["sh", "-c", f"exec '{sys.executable}' -m stages.sample <&- >&- 2>&-"]
+    assert subprocess.run(argv, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out").read_text() == "kept"
+
+
+@pytest.mark.parametrize(("how", "survives"), [("", False), ("nohup", True), ("setsid", True)])
+def test_a_stage_outlives_its_shell_where_it_was_started_to(
+    tmp_path: Path, package: Path, how: str, survives: bool
+) -> None:
+    (package / "sample.py").write_text(
+        "import os, pathlib, time\n"
+        "shell = os.getppid()\n"
+        "pathlib.Path('new').write_text(str(os.getpid()))\n"
+        "os.rename('new', 'begun')\n"
+        "while os.getppid() == shell: time.sleep(0.02)\n"
+        "pathlib.Path('done').touch()\n"
+    )
+    shell = f"{how} '{sys.executable}' -m stages.sample > said 2>&1 & while [ ! -e begun ]; do sleep 0.05; done"
+    subprocess.run(["sh", "-c", shell], cwd=tmp_path, check=True)
+    begun = int((tmp_path / "begun").read_text())
+    assert eventually(lambda: not _lives(begun))
+    assert (tmp_path / "done").exists() == survives
+
+
 KILLED_DVC = """
 import ctypes, os, subprocess, sys, time
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: who adopts the stage is of its session, as in a container
@@ -81,11 +132,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("shell", ["exec ", ""], ids=["the-shell-gives-its-place", "a-shell-stays-between"])
 @pytest.mark.parametrize("at_work", [True, False], ids=["at-work", "before-it-begins"])
-def test_a_stage_dies_with_its_dvc(tmp_path: Path, at_work: bool, shell: str) -> None:
-    package = tmp_path / "stages"
-    package.mkdir()
-    for name in ("__init__.py", "common"):
-        (package / name).symlink_to(Path(ROOT) / "stages" / name)
+def test_a_stage_dies_with_its_dvc(tmp_path: Path, package: Path, at_work: bool, shell: str) -> None:
     (package / "sleeper.py").write_text(
         "import os, pathlib, time\n"
         "pathlib.Path('stage.new').write_text(str(os.getpid()))\n"

@@ -172,6 +172,21 @@ def test_a_change_reruns_only_what_follows_from_it(
     assert set(finished.repro()) <= {"gate"}
 
 
+def test_make_needs_no_shell_of_the_user(finished: Clone) -> None:
+    """dvc runs stages in it, but an account may have none, or one that is not installed here."""
+    limits = finished.folder / "params.yaml"
+    before = limits.read_text(encoding="utf-8")
+    finished.edit("params.yaml", "exact_match_min: 0.85", "exact_match_min: 0.8")
+    try:
+        made = finished.run("env", "SHELL=/bin/false", "make", "-o", "venv", "repro")
+    finally:
+        limits.write_text(before, encoding="utf-8")
+    assert "Running stage 'gate'" in made.stdout
+    assert "exact_match" in made.stderr  # the check has judged it
+    assert "failed to reproduce" not in made.stderr
+    assert set(finished.repro()) <= {"gate"}
+
+
 def test_another_size_and_task_leave_this_one_alone_and_coming_back_runs_nothing(finished: Clone) -> None:
     other = yaml.safe_load((finished.folder / "configs/tiny.yaml").read_text())
     other["train"]["examples"] = 100

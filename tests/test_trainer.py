@@ -483,6 +483,22 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run):
     assert adapter_digest(description) == expected
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 64 bytes")])
+def test_memory_that_is_refused_is_one_line(monkeypatch, capsys, error):
+    def refused(_: object) -> None:
+        raise error
+
+    train_lora = sys.modules[TrainingError.__module__]
+    monkeypatch.setattr(train_lora, "train", refused)
+    monkeypatch.setattr(train_lora, "read_run", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["train_lora.py", "run.json"])
+    with pytest.raises(SystemExit) as ended:
+        train_lora.main()
+    assert ended.value.code == 1
+    message = "train: error: there is not enough memory; free some, or lower train.rows_per_step\n"
+    assert capsys.readouterr().err == message
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 

@@ -62,6 +62,11 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split("\n"))
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was refused, to Python or to torch, whose allocator says so in words only."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
 def run_stage(stage: str, main: Callable[[], None], failed: int = 1) -> None:
     """Run a stage's `main` and end the process: 0 when it returns, one line and a status on an error it foresaw.
 
@@ -80,6 +85,11 @@ def run_stage(stage: str, main: Callable[[], None], failed: int = 1) -> None:
         print(
             f"{stage}: error: a process of this stage was killed; free some memory and run again", file=sys.stderr
         )
+        sys.exit(failed)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"{stage}: error: there is not enough memory; free some and run again", file=sys.stderr)
         sys.exit(failed)
     except (PipelineError, OSError) as error:
         print(f"{stage}: error: {one_line(error)}", file=sys.stderr)

@@ -41,6 +41,25 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def is_to_outlive_parent() -> bool:
+    """Whether this process was started so that it goes on when its shell has ended: by `nohup` or `setsid`."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or os.getsid(0) == os.getpid()
+
+
+def open_standard_streams() -> None:
+    """Let what was closed by whoever started this process (`>&-`) lead nowhere.
+
+    Python has no `sys.stdout` then, and the next file that is opened takes its number: it would get what a child
+    prints.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
 def die_with_dvc() -> None:
     """Have this stage killed when the dvc that runs it dies, also if that happened before this line.
 
