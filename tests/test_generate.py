@@ -231,6 +231,22 @@ def test_words_of_a_line_have_roles(line, roles):
     assert " ".join(word.role for word in annotate(line, BASH)) == roles
 
 
+def test_a_slot_named_twice_gets_two_values_and_a_repeated_one_the_same():
+    slots = Slots({"file": ["a", "b", "c"]})
+    lines = [slots.fill("cp {file} {file} && mv {=file} {=file}.bak", Random(number)) for number in range(30)]
+    for line in lines:
+        _, first, second, _, _, again, backup = line.split()
+        assert first != second == again
+        assert backup == f"{again}.bak"
+    assert len(set(lines)) > 3
+
+
+@pytest.mark.parametrize("template", ["cp {=file} {file}", "cp {file} {=dir}"])
+def test_a_repeated_slot_without_its_slot_before_it_is_named(template: str):
+    with pytest.raises(PipelineError, match=r"repeats nothing; put \{\w+\} before it"):
+        Slots({"file": ["a"], "dir": ["b"]}).fill(template, Random(0))
+
+
 def test_a_template_can_be_made_rare():
     lines = Everyday.alike(["rm {file}", "ls"], Slots({"file": ["a"]})).scaled(
         lambda line: 0.01 if "rm" in line else 1
@@ -240,15 +256,28 @@ def test_a_template_can_be_made_rare():
     assert 0 < drawn["rm a"] < 60
 
 
-def dangerous_lines(danger_share: float) -> int:
-    """How many lines of the families that draw everyday lines are dangerous at this weight."""
-    tables = replace(TABLES, sampling={**TABLES.sampling, "danger_share": danger_share})
-    rows = of_family(list(generate(tables, PARAMS, seed=7)), "command", "subcommand", "option", "chain")
-    return sum(bool(find_dangers(danger_table(row["meta"]["shell"]), answer(row))) for row in rows)
+def everyday_rows(**sampling: float) -> list[dict]:
+    """Rows of the families that draw everyday lines, with these values in data/sampling.yaml."""
+    tables = replace(TABLES, sampling={**TABLES.sampling, **sampling})
+    return of_family(list(generate(tables, PARAMS, seed=7)), "command", "subcommand", "option", "chain")
 
 
 def test_dangerous_lines_are_drawn_as_rarely_as_the_table_says():
-    assert dangerous_lines(0.15) < dangerous_lines(1.0) / 2
+    def dangerous(danger_share: float) -> int:
+        rows = everyday_rows(danger_share=danger_share)
+        return sum(bool(find_dangers(danger_table(row["meta"]["shell"]), answer(row))) for row in rows)
+
+    assert dangerous(0.15) < dangerous(1.0) / 2
+
+
+def test_lines_that_repeat_a_value_are_drawn_as_often_as_the_table_says():
+    """Of a model that had seen few of them, some answers went on with `-OutFile setup.msi -OutFile setup.msi`."""
+
+    def repeating(factor: float) -> int:
+        lines = [answer(row).split() for row in everyday_rows(repeating_factor=factor)]
+        return sum(any(len(end) > 4 and end in word for word in line) for *line, end in lines)
+
+    assert repeating(20.0) > 2 * repeating(0.01)
 
 
 def grammar_lines(

@@ -11,7 +11,7 @@ import yaml
 
 DATA = Path("data")
 GRAMMAR = DATA / "grammar"
-SLOT = re.compile(r"\{([a-z_][a-z_0-9]*)\}")
+SLOT = re.compile(r"\{=?([a-z_][a-z_0-9]*)\}")
 WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|\\.|\$?\([^()]*\)|\{[^{}]*\}|[^\s"'\\|;&])+|[|;&]+""")
 REDIRECT = re.compile(r"^(?:\d|&)?(?:>>?&?|<{1,3})(.*)$")
 

@@ -16,9 +16,11 @@ from itertools import accumulate
 from random import Random
 from typing import NamedTuple
 
+from stages.common.errors import PipelineError
 from stages.common.grammar import Argument, Grammar, Node, Option
 
-_SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_SLOT = re.compile(r"\{(=?)([a-z][a-z0-9_]*)\}")
+REPEATS = "{="  # what a template has that repeats a value
 _CHAINED = re.compile(r"[|;&<>{(](?![a-z])")
 _HAS_OPTION = re.compile(r" [-/][A-Za-z-]")
 _SLOT_CHARS = 8  # of a slot's value, about
@@ -54,16 +56,27 @@ class Slots:
         self._values = {name: tuple(map(str, choices)) for name, choices in values.items()}
 
     def fill(self, template: str, rng: Random) -> str:
-        """The template with every known slot filled; a slot named twice gets two different values."""
+        """The template with every known slot filled; a slot named twice gets two different values.
+
+        `{=file}` is the value that `{file}` got before it: `mv {file} {=file}.bak` makes `mv a.txt a.txt.bak`.
+
+        Raises:
+            PipelineError: a `{=slot}` without its slot before it.
+        """
+        latest: dict[str, str] = {}
         used: set[str] = set()
 
         def value(match: re.Match[str]) -> str:
-            name = match.group(1)
+            again, name = match.groups()
+            if again:
+                if name not in latest:
+                    raise PipelineError(f"{template}: {match.group()} repeats nothing; put {{{name}}} before it")
+                return latest[name]
             if name not in self._values:
                 return match.group()
             choices = self._values[name]
             fresh = [choice for choice in choices if choice not in used] if used else choices
-            found = rng.choice(fresh or choices)
+            found = latest[name] = rng.choice(fresh or choices)
             used.add(found)
             return found
 

@@ -10,7 +10,7 @@ from stages.common.config import DataParams
 from stages.common.danger import danger_table, find_dangers
 from stages.common.grammar import Grammar, system_of
 from stages.common.lines import FLAGS, OPERATOR, OPTION, SUBCOMMAND, Word, annotate, arguments
-from stages.generating.commands import Draw, Everyday, FromGrammar, Slots, is_chained
+from stages.generating.commands import REPEATS, Draw, Everyday, FromGrammar, Slots, is_chained
 from stages.generating.tables import Tables, chained_lines, command_weights, everyday_lines
 
 
@@ -95,14 +95,15 @@ class CorrectLines:
         brevity = tables.sampling["brevity_chars"]
         dangers, rarely = danger_table(grammar.shell), tables.sampling["danger_share"]
 
-        def caution(line: str) -> float:
-            return rarely if find_dangers(dangers, line) else 1.0
+        def factor(line: str) -> float:
+            often = tables.sampling["repeating_factor"] if REPEATS in line else 1.0
+            return often * (rarely if find_dangers(dangers, line) else 1.0)
 
         def everyday(lines: Mapping[str, Sequence[str]]) -> Everyday:
             return Everyday.by_tool(lines, weights, shares, slots, brevity)
 
         ours = {tool: lines for tool, lines in templates.items() if not self.is_heldout(tool)}
-        self._everyday = everyday(ours).scaled(caution)
+        self._everyday = everyday(ours).scaled(factor)
         self._heldout = everyday({tool: lines for tool, lines in templates.items() if self.is_heldout(tool)})
         single = {tool: [line for line in lines if not is_chained(line)] for tool, lines in ours.items()}
         self._from_grammar = FromGrammar(
@@ -127,7 +128,7 @@ class CorrectLines:
         self._known_paths = Everyday.alike(tables.known_paths[system]["lines"], known)
         values = Slots({key: tables.sampling[key] for key in ("name", "own", "word", "capital")})
         self._project = Everyday.alike(tables.sampling["project"][system], values)
-        self._chained = Everyday.alike(chained_lines(tables, grammar.shell), slots, brevity).scaled(caution)
+        self._chained = Everyday.alike(chained_lines(tables, grammar.shell), slots, brevity).scaled(factor)
         self._fitting: dict[tuple[str, str], Everyday] = {}
 
     def is_heldout(self, word: str) -> bool:
