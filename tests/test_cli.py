@@ -1,10 +1,12 @@
 """The edge of every stage: errors become one line, a stage runs once at a time and dies with what started it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,7 +115,8 @@ def test_a_stage_outlives_its_shell_where_it_was_started_to(
         "pathlib.Path('done').touch()\n"
     )
     shell = f"{how} '{sys.executable}' -m stages.sample > said 2>&1 & while [ ! -e begun ]; do sleep 0.05; done"
-    subprocess.run(["sh", "-c", shell], cwd=tmp_path, check=True)
+    hang_up = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # the tests may run below a nohup themselves
+    subprocess.run(["sh", "-c", shell], cwd=tmp_path, check=True, preexec_fn=hang_up)
     begun = int((tmp_path / "begun").read_text())
     assert eventually(lambda: not _lives(begun))
     assert (tmp_path / "done").exists() == survives
