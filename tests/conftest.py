@@ -40,6 +40,8 @@ def _forget_the_user() -> tempfile.TemporaryDirectory[str]:
     # the user may test a clone that belongs to somebody else, as a container's CI does
     Path(home.name, ".gitconfig").write_text(f"[safe]\n\tdirectory = {ROOT}\n", encoding="utf-8")
     os.environ.update(HOME=home.name, DVC_SITE_CACHE_DIR=f"{home.name}/dvc", DVC_NO_ANALYTICS="1")
+    # as many tests run at once as there are cores; threads that wait for each other make each of them slow
+    os.environ.update(OMP_NUM_THREADS="1")
     return home
 
 

@@ -31,6 +31,20 @@ speed on free cores (19 examples/s instead of 25 to 32).
 """
 
 
+def load_torch() -> None:
+    """Load torch into this process with threads that are as patient as those of a training.
+
+    libgomp reads the environment once, as torch loads it. What this process starts later does not inherit the
+    setting: llama.cpp's tools have their own. A value of the user's own counts.
+    """
+    given = {name: os.environ[name] for name in PATIENT_THREADS if name in os.environ}
+    os.environ.update(PATIENT_THREADS | given)
+    import torch  # noqa: F401
+
+    for name in PATIENT_THREADS.keys() - given:
+        del os.environ[name]
+
+
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing happens).
 
