@@ -54,6 +54,20 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next_one(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("write", ["replace_file", "scratch_directory"])
+def test_many_processes_may_write_the_same_at_once(tmp_path: Path, write: str) -> None:
+    """None takes what another is about to write, or to rename, for something that a killed run left."""
+    often = (
+        f"import sys; from pathlib import Path; from stages.common.files import {write}\n"
+        "for _ in range(60):\n"
+        f"    with {write}(Path(sys.argv[1])) as made: pass"
+    )
+    argv = [sys.executable, "-c", often, str(tmp_path / "out")]
+    writers = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [writer.communicate()[1] for writer in writers] == [""] * 4
+    assert {path.name for path in tmp_path.iterdir()} <= {"out"}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

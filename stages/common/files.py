@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -36,38 +36,50 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _partial(path: Path) -> Path:
-    """A new name beside `path`, after removing what killed runs left under such names."""
+@contextmanager
+def _beside(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """Make something beside `path` that is gone after the block, unless it was renamed in it.
+
+    It is locked from before anything is written until its name is gone, and a lock ends with its process: so what
+    killed runs left under such names is told from what another run is writing at this moment, and removed first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     for found in path.parent.glob(f".{path.name}.partial-*"):
-        if _is_stale(found):
-            _remove(found)
-    return path.parent / f".{path.name}.partial-{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def _in_use(path: Path) -> Iterator[None]:
-    """Mark a partial file or directory as that of a running process, which its death takes back."""
-    descriptor = os.open(path, os.O_RDONLY)
+        _remove_if_stale(found)
+    partial, descriptor = _made_and_locked(path, make)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield partial
     finally:
+        _remove(partial)
         os.close(descriptor)
 
 
-def _is_stale(path: Path) -> bool:
+def _made_and_locked(path: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
+    while True:
+        partial = path.parent / f".{path.name}.partial-{uuid.uuid4().hex[:8]}"
+        make(partial)
+        try:
+            descriptor = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if partial.exists():  # another process may have taken it for stale before it was locked
+            return partial, descriptor
+        os.close(descriptor)
+
+
+def _remove_if_stale(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:  # its process has just finished
-        return False
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(path)
     except BlockingIOError:
-        return False
+        return
     finally:
         os.close(descriptor)
-    return True
 
 
 def _remove(path: Path) -> None:
@@ -89,36 +101,26 @@ def _sync(path: Path) -> None:
 @contextmanager
 def replace_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `path` when the block ends well and vanishes when it does not."""
-    partial = _partial(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    try:
-        with partial.open(mode, **text) as file, _in_use(partial):
+    with _beside(path, Path.touch) as partial:
+        with partial.open(mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        _remove(partial)
-        raise
     _sync(path.parent)
 
 
 @contextmanager
 def replace_directory(path: Path) -> Iterator[Path]:
     """Yield an empty directory that becomes `path` when the block ends well and vanishes when it does not."""
-    partial = _partial(path)
-    try:
-        partial.mkdir()
-        with _in_use(partial):
-            yield partial
+    with _beside(path, Path.mkdir) as partial:
+        yield partial
         for file in partial.rglob("*"):
             if file.is_file():
                 _sync(file)
         _remove(path)
         partial.replace(path)
-    except BaseException:
-        _remove(partial)
-        raise
     _sync(path.parent)
 
 
@@ -132,13 +134,8 @@ def write_json(path: Path, value: object) -> None:
 @contextmanager
 def scratch_directory(path: Path) -> Iterator[Path]:
     """Yield an empty directory beside `path` that is gone after the block; so are those of killed runs."""
-    scratch = _partial(path)
-    try:
-        scratch.mkdir()
-        with _in_use(scratch):
-            yield scratch
-    finally:
-        _remove(scratch)
+    with _beside(path, Path.mkdir) as scratch:
+        yield scratch
 
 
 def read_json(path: Path, *, remedy: str = FROM_REPRO) -> Any:
