@@ -92,7 +92,8 @@ def require_stopped(ended: Ended, stage: str, folder: Path) -> None:
     """Hold it to the contract."""
     assert ended.lines == [f"{stage}: stopped; run again to go on"]
     assert ended.status == 130
-    assert ended.seconds < 2
+    # two where a core is free (2.2 were seen beside two other programs); what hung waited for time-outs of minutes
+    assert ended.seconds < 10
     assert eventually(lambda: not others_in(folder), 1), others_in(folder)
     assert not list(folder.rglob("*.partial-*"))
 
