@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import json
 import multiprocessing
 import os
@@ -39,8 +40,7 @@ def load_torch() -> None:
     """
     given = {name: os.environ[name] for name in PATIENT_THREADS if name in os.environ}
     os.environ.update(PATIENT_THREADS | given)
-    import torch  # noqa: F401
-
+    importlib.import_module("torch")
     for name in PATIENT_THREADS.keys() - given:
         del os.environ[name]
 
