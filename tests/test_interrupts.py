@@ -17,6 +17,8 @@ import pytest
 import yaml
 from own_params import write_params
 
+from stages.common import interrupts
+
 ROOT = Path(__file__).parents[1]
 STAND_IN = Path(__file__).with_name("stand_in_llama_server.py")
 BAR = re.compile(r"\[\d\d:\d\d|\d+%\|")
@@ -93,6 +95,7 @@ def require_stopped(ended: Ended, stage: str, folder: Path) -> None:
     assert ended.lines == [f"{stage}: stopped; run again to go on"]
     assert ended.status == 130
     # two where a core is free (2.2 were seen beside two other programs); what hung waited for time-outs of minutes
+    assert interrupts.PATIENCE_S < 2
     assert ended.seconds < 10
     assert eventually(lambda: not others_in(folder), 1), others_in(folder)
     assert not list(folder.rglob("*.partial-*"))
