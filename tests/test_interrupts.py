@@ -158,6 +158,19 @@ def test_whatever_a_stage_is_at_it_stops(code: Path, press: Press, main: str) ->
     require_stopped(ended, "sample", code)
 
 
+def test_a_signal_that_another_thread_takes_stops_it_in_order(code: Path) -> None:
+    """The main thread's sleep goes on then, as after a signal that came just before it."""
+    main = (
+        "import signal, threading\n"
+        "def take():\n    signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
+        "with replace_directory(Path('out')):\n    threading.Timer(0.2, take).start(); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    done = subprocess.run(sample(code, main), cwd=code, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (130, "sample: stopped; run again to go on")
+    assert not list(code.rglob("*.partial-*"))
+
+
 def test_a_stage_that_is_still_imported_stops(code: Path, press: Press) -> None:
     command = sample(code, "pass", module="Path('begun').touch(); time.sleep(60)")
     require_stopped(press(*command, ready=(code / "begun").exists), "sample", code)

@@ -4,8 +4,9 @@ A terminal sends SIGINT to all processes of its foreground group. Of ours only t
 programs and workers that it starts are kept out of it (`processes.py`) and are ended by the stage on its way out.
 
 A `KeyboardInterrupt` is raised between two instructions of Python. A long call into C delays it and a `__del__`
-swallows it, so a thread waits for the signal as well and ends the process when the patience is over. What such an
-end leaves behind, the next run removes.
+swallows it, so a thread waits for the signal as well. As long as nothing is raised it sends it to the main thread
+again: a signal just before a system call, or one that another thread got, does not end that call. When the
+patience is over it ends the process. What such an end leaves behind, the next run removes.
 """
 
 import os
@@ -17,6 +18,7 @@ from types import FrameType
 
 STATUS = 130  # 128 + SIGINT, as shells count
 PATIENCE_S = 1.5
+_AGAIN_S = 0.05
 
 _raised = threading.Event()
 _saying = threading.Lock()  # never released: who gets it prints the line
@@ -72,6 +74,9 @@ def _raise_once(_signal: int, _frame: FrameType | None) -> None:
 def _end_after_patience(reader: int, stage: str) -> None:
     while os.read(reader, 1) != bytes([signal.SIGINT]):
         pass
-    time.sleep(PATIENCE_S)
+    ends = time.monotonic() + PATIENCE_S
+    while not _raised.wait(_AGAIN_S) and time.monotonic() < ends:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(max(0.0, ends - time.monotonic()))
     say_stopped(stage)
     os._exit(STATUS)
