@@ -57,6 +57,11 @@ def eventually(holds: Callable[[], object], within_s: float) -> bool:
     return bool(holds())
 
 
+def listen_to_ctrl_c() -> None:
+    """In a child: the tests' runner may ignore Ctrl-C (`nohup`), and a child inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def press(tmp_path: Path) -> Iterator[Press]:
     """Start a command as the foreground group of a terminal, and press Ctrl-C when `ready`."""
@@ -76,7 +81,7 @@ def press(tmp_path: Path) -> Iterator[Press]:
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests' runner may ignore it
+                preexec_fn=listen_to_ctrl_c,
             )
         assert eventually(lambda: ready() or process.poll() is not None, patience_s), log.read_text()
         assert process.poll() is None, log.read_text()
@@ -165,8 +170,14 @@ def test_a_signal_that_another_thread_takes_stops_it_in_order(code: Path) -> Non
         "def take():\n    signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
         "with replace_directory(Path('out')):\n    threading.Timer(0.2, take).start(); time.sleep(60)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(code)}
-    done = subprocess.run(sample(code, main), cwd=code, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        sample(code, main),
+        cwd=code,
+        env={**os.environ, "PYTHONPATH": str(code)},
+        preexec_fn=listen_to_ctrl_c,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr.strip()) == (130, "sample: stopped; run again to go on")
     assert not list(code.rglob("*.partial-*"))
 
