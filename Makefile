@@ -21,9 +21,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := repro
 
 venv:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is not Python 3.11 or newer; install one and run: make PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -m stages.common.install
+	@"$(PYTHON)" -m stages.common.install
 
 # dvc runs stages in the user's SHELL, which may be none (/usr/sbin/nologin, or a fish that is not installed here);
 # `python -m dvc` and not `dvc`: the first line of a script cannot name every folder, nor one that was moved

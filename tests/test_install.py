@@ -57,6 +57,16 @@ def test_the_settings_of_another_repository_are_not_ours(clone: Path, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_interpreter_may_be_in_a_folder_of_any_name(clone: Path, tmp_path: Path) -> None:
+    interpreter = tmp_path / "a b (ü)/python"
+    interpreter.parent.mkdir()
+    interpreter.write_text(f'#!/bin/sh\necho "$*" >> "{clone}/ran"\n')
+    interpreter.chmod(0o755)
+    done = make(clone, f"PYTHON={interpreter}")
+    assert done.returncode == 0, done.stderr
+    assert (clone / "ran").read_text().endswith("-m stages.common.install\n")
+
+
 def test_a_brace_in_the_path_is_refused_before_anything_is_installed(tmp_path: Path, root: Path) -> None:
     done = make(commit(plant(root, tmp_path / "a{b")))
     assert done.returncode == 2
