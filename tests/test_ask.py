@@ -2,10 +2,10 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
+from programs import write_program
 
 from stages.common.ask import ask, require_askable
 from stages.common.chat import Decoding, render_prompt
@@ -15,9 +15,7 @@ STAND_IN = Path(__file__).with_name("stand_in_llama_server.py")
 
 
 def test_a_line_is_asked_with_the_prompt_of_the_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "llama-server"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
-    program.chmod(0o755)
+    program = write_program(tmp_path / "llama-server", STAND_IN)
     (tmp_path / "answers.json").write_text(json.dumps({"gti status": "git status "}))
     monkeypatch.setenv("STAND_IN_ANSWERS", str(tmp_path / "answers.json"))
     monkeypatch.setenv("STAND_IN_REQUESTS", str(tmp_path / "requests.jsonl"))

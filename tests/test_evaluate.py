@@ -2,10 +2,10 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from programs import write_program
 
 from stages.common.chat import render_prompt
 from stages.common.config import EvaluateParams
@@ -52,10 +52,7 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
 
 @pytest.fixture
 def executable(tmp_path: Path) -> Path:
-    program = tmp_path / "llama-server"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
-    program.chmod(0o755)
-    return program
+    return write_program(tmp_path / "llama-server", STAND_IN)
 
 
 def test_cases_are_read_whole_or_as_the_same_sample_for_the_same_seed(tmp_path: Path):

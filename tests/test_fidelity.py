@@ -2,12 +2,12 @@
 
 import math
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter, TokenType
+from programs import write_program
 
 from stages.common.config import FidelityParams
 from stages.common.errors import PipelineError
@@ -31,8 +31,7 @@ CONVERSATION = [
     *(START, WORD, NEWLINE, OTHER, WORD, STOP, NEWLINE),  # assistant: three tokens to answer
 ]
 
-STAND_IN = '''#!{python}
-"""A stand-in for llama-perplexity: gives the file of logits that lies beside the model's twin."""
+STAND_IN = '''"""A stand-in for llama-perplexity: gives the file of logits that lies beside the model's twin."""
 import shutil, sys
 from pathlib import Path
 saved = Path(sys.argv[sys.argv.index("--kl-divergence-base") + 1])
@@ -200,10 +199,9 @@ def test_too_little_space_is_said_before_the_work_begins(model: Path, tmp_path: 
 
 
 def program(folder: Path, says: str = "") -> Path:
-    made = folder / "llama-perplexity"
-    made.write_text(STAND_IN.format(python=sys.executable, source=str(folder / "given"), says=says))
-    made.chmod(0o755)
-    return made
+    script = folder / "llama_perplexity.py"
+    script.write_text(STAND_IN.format(source=str(folder / "given"), says=says))
+    return write_program(folder / "llama-perplexity", script)
 
 
 def test_the_f16_and_each_quant_are_measured_over_the_same_answers(

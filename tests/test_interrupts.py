@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 from own_params import write_params
+from programs import write_program
 
 from stages.common import interrupts
 
@@ -301,8 +302,7 @@ def test_evaluate_stops_with_requests_open(tree: Path, press: Press) -> None:
     """The server never answers what is asked of it many at a time."""
     server = tree / "bin/llama-server"
     server.parent.mkdir()
-    server.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
-    server.chmod(0o755)
+    write_program(server, STAND_IN)
     quants = tree / "models/135m/correct/quants"
     quants.mkdir(parents=True)
     (quants / "quants.json").write_text('{"Q4_K_M": "model.gguf"}')

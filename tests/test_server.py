@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from programs import write_program
 
 from stages.common import server
 from stages.common.chat import CORRECT, DECODING, WIT, Decoding, render_prompt
@@ -28,10 +29,7 @@ Start = Callable[..., AbstractContextManager[LlamaServer]]
 
 @pytest.fixture
 def executable(tmp_path: Path) -> Path:
-    program = tmp_path / "llama-server"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
-    program.chmod(0o755)
-    return program
+    return write_program(tmp_path / "llama-server", STAND_IN)
 
 
 @pytest.fixture

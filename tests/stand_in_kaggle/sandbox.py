@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from programs import write_program
 
 _HERE = Path(__file__).parent
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -113,8 +114,6 @@ class Sandbox:
         return found
 
     def _install_nvidia_smi(self, gpus: tuple[str, ...]) -> None:
-        program = self._bin / "nvidia-smi"
-        source = (_HERE / "nvidia_smi.py").read_text(encoding="utf-8")
-        program.write_text(f"#!{sys.executable}\n{source}", encoding="utf-8")
-        program.chmod(0o755)
+        script = Path(shutil.copy(_HERE / "nvidia_smi.py", self._bin))  # beside its list of GPUs
+        write_program(self._bin / "nvidia-smi", script)
         (self._bin / "gpus.json").write_text(json.dumps(gpus), encoding="utf-8")
