@@ -131,6 +131,12 @@ def sample(folder: Path, main: str, module: str = "") -> list[str]:
     return [sys.executable, "-m", "stages.sample"]
 
 
+SLOWLY = (
+    "import subprocess\nstart = subprocess.Popen.__init__\n"
+    "def slowly(*args, **options):\n    start(*args, **options); time.sleep(0.3)\n"
+    "subprocess.Popen.__init__ = slowly\n"
+)
+"""A busy machine: the program works already, and the stage that has started it does not know yet."""
 SHELL_WITH_CHILD = "sleep 60 & echo started > begun; wait"
 STUBBORN = "trap '' TERM INT; echo started > begun; while :; do sleep 60; done"
 
@@ -141,6 +147,7 @@ STUBBORN = "trap '' TERM INT; echo started > begun; while :; do sleep 60; done"
         "Path('begun').touch(); time.sleep(60)",
         f"run_tool(['sh', '-c', {SHELL_WITH_CHILD!r}], what='working')",
         f"run_tool(['sh', '-c', {STUBBORN!r}], what='working')",
+        f"{SLOWLY}run_tool(['sh', '-c', {STUBBORN!r}], what='working')",
         "with replace_directory(Path('out')) as out:\n"
         "    (out / 'half').touch(); Path('begun').touch(); time.sleep(60)",
         "with replace_file(Path('out')) as out:\n    out.write('half'); Path('begun').touch(); time.sleep(60)",
@@ -151,6 +158,7 @@ STUBBORN = "trap '' TERM INT; echo started > begun; while :; do sleep 60; done"
         "python",
         "a tool and its child",
         "a tool that does not listen",
+        "a tool that is being started",
         "half a directory",
         "half a file",
         "one long call into C",

@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 STATUS = 130  # 128 + SIGINT, as shells count
@@ -21,6 +23,7 @@ PATIENCE_S = 1.5
 _AGAIN_S = 0.05
 
 _raised = threading.Event()
+_held = threading.Event()
 _saying = threading.Lock()  # never released: who gets it prints the line
 
 
@@ -54,6 +57,23 @@ def stop_in_order(stage: str) -> None:
     threading.Thread(target=_end_after_patience, args=(reader, stage), daemon=True).start()
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Ctrl-C in the block is raised after it; for something short that must not be left half done.
+
+    with held():
+        process = subprocess.Popen(...)  # interrupted, it would leave a program that nobody knows of
+    """
+    if threading.current_thread() is not threading.main_thread():  # nothing is raised in others
+        yield
+        return
+    _held.set()
+    try:
+        yield
+    finally:
+        _held.clear()
+
+
 def ignore() -> None:
     """The work is done and the process about to end well: Ctrl-C can stop nothing any more."""
     if _can_be_interrupted():
@@ -66,7 +86,7 @@ def _can_be_interrupted() -> bool:
 
 
 def _raise_once(_signal: int, _frame: FrameType | None) -> None:
-    if not _raised.is_set():
+    if not _raised.is_set() and not _held.is_set():  # what is held now comes again in a moment
         _raised.set()
         raise KeyboardInterrupt
 

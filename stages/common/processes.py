@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.common import interrupts
 from stages.common.errors import PipelineError
 
 _DVC_RECORD = Path(".dvc/tmp/rwlock")
@@ -118,22 +119,25 @@ def program(
     Raises:
         PipelineError: it cannot be started.
     """
+    process = None
     try:
-        process = subprocess.Popen(
-            [os.fspath(part) for part in argv],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-            **options,
-        )
-    except OSError as error:
-        raise PipelineError(f"{what}: cannot start {argv[0]}: {error.strerror}") from None
-    with process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                _end(process)
+        with interrupts.held():
+            try:
+                process = subprocess.Popen(
+                    [os.fspath(part) for part in argv],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
+                    **options,
+                )
+            except OSError as error:
+                raise PipelineError(f"{what}: cannot start {argv[0]}: {error.strerror}") from None
+        yield process
+    finally:
+        if process is not None:
+            with process:
+                if process.poll() is None:
+                    _end(process)
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
