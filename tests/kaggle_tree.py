@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,12 @@ class Tree:
         return subprocess.CompletedProcess(process.args, process.returncode, said)
 
     def kill_after(self, seconds: float, *command: str) -> bool:
-        """Start it, and end it as a power cut would; returns whether it was still at work."""
+        """Start it, and end it as a power cut would if it is still at work then; returns whether it was."""
         process = self.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
         return process.wait() == -signal.SIGKILL
 
     def adapter(self) -> str | None:

@@ -279,14 +279,16 @@ def survive(folder: Path, undisturbed: str, seed: int) -> None:
     with serve(StandInKaggle(folder / "stand-in", accounts=[owner])) as kaggle:
         tree = planted(folder, kaggle, owner)
         moments = random.Random(seed)
-        kills = 0
+        kills, whole_s = 0, 4.0
         while kills < 10:
-            if tree.kill_after(moments.uniform(0.3, 4)):
+            begin = time.monotonic()
+            if tree.kill_after(moments.uniform(0.1, 1) * whole_s):
                 kills += 1
                 shutil.rmtree(
                     tree.folder / "models/tiny/correct", ignore_errors=True
                 )  # as dvc does before a stage
             else:
+                whole_s = time.monotonic() - begin  # on a fast machine much less than at first
                 tree.forget()  # it had come to its end: from here on another machine goes on
         done = tree.run()
         assert done.returncode == DONE, done.stdout
